@@ -1,0 +1,1 @@
+"""JSON schemas and tables that ship with adapterlint."""

@@ -1,0 +1,1 @@
+"""What every PEFT release knows: its config fields, and the index of releases."""

@@ -1,0 +1,44 @@
+"""``adapterlint check``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from adapterlint.cli.options import FORMATS, request_options, to_request
+from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, guarded, write
+from adapterlint.findings import Severity
+from adapterlint.report import Report
+from adapterlint.run import check
+
+SEVERITIES = [severity.value for severity in reversed(Severity)]
+
+
+@click.command("check")
+@request_options
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="full", show_default=True)
+@click.option("--fail-on", type=click.Choice([*SEVERITIES, "never"]), default="error", show_default=True)
+@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever is found (internal errors still exit 2).")
+@guarded
+def command(format_: str, fail_on: str, exit_zero: bool, **options: object) -> None:
+    """Say what PEFT will do with the adapters at and below PATHS.
+
+    Several PATHS that are adapters are one set, loaded in that order.
+    """
+    report = check(to_request(options))
+    write(report, format_)
+    sys.exit(exit_code(report, fail_on, exit_zero))
+
+
+def exit_code(report: Report, fail_on: str, exit_zero: bool) -> int:
+    """0 clean, 1 findings at or above the threshold, 2 a rule crashed, 3 no adapters."""
+    if report.internal_errors:
+        return EXIT_INTERNAL
+    if not report.adapters:
+        return 0 if exit_zero else EXIT_NOTHING
+    if exit_zero or fail_on == "never":
+        return 0
+    threshold = Severity(fail_on).rank
+    failing = any(item.finding.severity.rank >= threshold for item in report.findings)
+    return EXIT_FINDINGS if failing else 0

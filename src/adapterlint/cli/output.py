@@ -1,0 +1,52 @@
+"""Exit codes, and how reports and errors reach the terminal."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import click
+
+from adapterlint.discover import NotFoundError
+from adapterlint.model.target import TargetError
+from adapterlint.report import Report
+from adapterlint.run import BaseNotFoundError
+
+EXIT_FINDINGS = 1
+EXIT_INTERNAL = 2
+EXIT_NOTHING = 3
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def guarded(command: Command) -> Command:
+    """Turn what a user can get wrong into one clear line and exit code 2."""
+
+    @functools.wraps(command)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (NotFoundError, TargetError, BaseNotFoundError) as error:
+            raise fail(str(error)) from None
+
+    return cast(Command, inner)
+
+
+def fail(message: str) -> click.ClickException:
+    """An error that ends the command with one line and exit code 2."""
+    error = click.ClickException(message)
+    error.exit_code = EXIT_INTERNAL
+    return error
+
+
+def write(report: Report, format_: str) -> None:
+    """Print a report; tracebacks of crashed rules go to the standard error stream."""
+    reporter = importlib.import_module(f"adapterlint.reporters.{format_}")
+    text = reporter.render(report)
+    if text:
+        click.echo(text)
+    for trace in report.internal_errors:
+        click.echo(f"internal error:\n{trace}", file=sys.stderr)

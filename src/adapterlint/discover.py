@@ -1,0 +1,64 @@
+"""Paths -> adapter directories. Only names are looked at; nothing is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
+
+MARKERS = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE})
+_SKIPPED = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".venv", "venv", ".tox", ".mypy_cache"})
+
+
+class NotFoundError(ValueError):
+    """A path that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An adapter directory.
+
+    Attributes:
+        path: the directory, relative or absolute as the user's path was.
+        explicit: the path itself was given, not found below another.
+    """
+
+    path: str
+    explicit: bool
+
+
+def is_adapter(directory: str) -> bool:
+    """Whether a directory holds one of the three files of a PEFT adapter."""
+    return any(os.path.lexists(os.path.join(directory, name)) for name in MARKERS)
+
+
+def discover(paths: Sequence[str]) -> list[Found]:
+    """Adapter directories at and below the paths, in the order given, those below one path sorted; each once.
+
+    A path to a file stands for its directory. A given directory that holds other files but no adapter counts
+    as one when nothing below it does, so that misnamed weights are reported and not passed over.
+
+    Raises:
+        NotFoundError: a path does not exist.
+    """
+    found: dict[str, Found] = {}
+    for path in paths:
+        if not os.path.lexists(path):
+            raise NotFoundError(f"{path}: no such file or directory")
+        top = path if os.path.isdir(path) else os.path.dirname(path) or "."
+        for item in _below(top):
+            found.setdefault(os.path.realpath(item.path), item)
+    return list(found.values())
+
+
+def _below(top: str) -> list[Found]:
+    found = [Found(top, explicit=True)] if is_adapter(top) else []
+    for directory, folders, _ in os.walk(top):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
+        if directory != top and is_adapter(directory):
+            found.append(Found(directory, explicit=False))
+    if not found and any(name.endswith((".safetensors", ".bin", ".gguf", ".pt")) for name in os.listdir(top)):
+        found.append(Found(top, explicit=True))
+    return found

@@ -1,0 +1,308 @@
+"""The vocabulary that every other module speaks: findings, where they are, what they claim, and how to mend them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+CONFIG_FILE = "adapter_config.json"
+SAFETENSORS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+DOC_URL = "https://adapterlint.readthedocs.io/rules/"
+
+
+class Outcome(str, Enum):
+    """What happens when a target loads an adapter or a set. Ordered by :func:`rank`, worst last."""
+
+    LOADS = "loads"
+    UNKNOWN = "unknown"
+    WRONG = "wrong"
+    RAISES = "raises"
+
+    @property
+    def rank(self) -> int:
+        """0 for ``loads`` up to 3 for ``raises``."""
+        return _OUTCOME_ORDER[self.value]
+
+
+_OUTCOME_ORDER = {"loads": 0, "unknown": 1, "wrong": 2, "raises": 3}
+
+
+class Severity(str, Enum):
+    """How much a finding matters for the requested targets."""
+
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def rank(self) -> int:
+        """0 for a note, 1 for a warning, 2 for an error."""
+        return _SEVERITY_ORDER[self.value]
+
+
+_SEVERITY_ORDER = {"note": 0, "warning": 1, "error": 2}
+
+
+class Safety(str, Enum):
+    """How far a fix can be trusted (safe: the effective weights stay bit for bit what they were meant to be)."""
+
+    SAFE = "safe"
+    UNSAFE = "unsafe"
+    DISPLAY = "display"
+
+
+@lru_cache(maxsize=4096)
+def version_key(version: str) -> tuple[int, ...]:
+    """Sort key of a release number: ``"0.21.2"`` -> ``(0, 21, 2)``; a suffix such as ``.dev0`` is left out."""
+    parts: list[int] = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        parts.append(int(part))
+    return tuple(parts)
+
+
+@lru_cache(maxsize=4096)
+def covers(targets: str, name: str, version: str) -> bool:
+    """Whether a range such as ``"peft>=0.6,<0.14"`` holds the release ``version`` of ``name``.
+
+    A range is a name and comma-separated ``>=``, ``<`` or ``==`` bounds; the bare name is every release.
+    """
+    head, bounds = _split_range(targets)
+    if head != name:
+        return False
+    key = version_key(version)
+    for operator, bound in bounds:
+        if operator == ">=" and key < bound:
+            return False
+        if operator == "<" and key >= bound:
+            return False
+        if operator == "==" and key != bound:
+            return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _split_range(targets: str) -> tuple[str, tuple[tuple[str, tuple[int, ...]], ...]]:
+    bounds = []
+    name = targets
+    for position, char in enumerate(targets):
+        if char in "<>=!~":
+            name = targets[:position]
+            for part in targets[position:].split(","):
+                operator = "<" if part[0] == "<" else part[:2]
+                if operator not in (">=", "<", "=="):
+                    raise ValueError(f"not a range that an effect may use: {targets!r}")
+                bounds.append((operator, version_key(part[len(operator) :].strip())))
+            break
+    return name.strip(), tuple(bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A claim: targets in this range do this with the adapter or set.
+
+    Attributes:
+        outcome: what happens.
+        targets: the range, such as ``"peft>=0.6,<0.14"``.
+        exception: the exact text that the target raises, for ``raises``.
+        operation: ``load``, or one of merge, mixed_batch, delete, hotswap, weighted, save, native.
+        stage: when it shows: ``load``, ``switch``, ``after_load`` or ``after_switch``.
+        inert: for ``wrong``: the base answers alone.
+        adapter: for a set: the name of the adapter that fails first.
+        scope: ``alone`` holds only when the adapter is loaded alone as ``default``; ``set`` only under another name.
+        missing: for ``unknown``: what would settle it (``base``, ``weights``, ``config``).
+    """
+
+    outcome: Outcome
+    targets: str
+    exception: str | None = None
+    operation: str = "load"
+    stage: str | None = None
+    inert: bool = False
+    adapter: str | None = None
+    scope: Literal["any", "alone", "set"] = "any"
+    missing: tuple[str, ...] = ()
+
+
+def raises(targets: str, exception: str, stage: str = "load", **more: Any) -> Effect:
+    """An effect: these targets raise ``exception``."""
+    return Effect(Outcome.RAISES, targets, exception, stage=stage, **more)
+
+
+def wrong(targets: str = "peft", stage: str = "after_load", **more: Any) -> Effect:
+    """An effect: these targets load it without an exception and answer wrongly."""
+    return Effect(Outcome.WRONG, targets, stage=stage, **more)
+
+
+def inert(targets: str = "peft", stage: str = "after_load", **more: Any) -> Effect:
+    """An effect: these targets load it without an exception and answer with the base model alone."""
+    return Effect(Outcome.WRONG, targets, stage=stage, inert=True, **more)
+
+
+def unknown(targets: str = "peft", **more: Any) -> Effect:
+    """An effect: what these targets do cannot be told."""
+    return Effect(Outcome.UNKNOWN, targets, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in an adapter directory, symbolically: rows and columns are worked out for the report only.
+
+    Attributes:
+        path: the adapter directory, as given.
+        file: the file in it; empty for the directory itself.
+        pointer: JSON pointer of a config value (RFC 6901), ``""`` for the whole document.
+        on_key: mark the key of that pointer instead of its value.
+        tensor: tensor name in a weights file.
+        offset: code-point offset in a text (for syntax errors, which have no pointer).
+        label: what this place has to do with the finding; for related places.
+    """
+
+    path: str
+    file: str = ""
+    pointer: str | None = None
+    on_key: bool = False
+    tensor: str | None = None
+    offset: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetConfig:
+    """Set the value at a JSON pointer of adapter_config.json; a missing last key is added to its object."""
+
+    pointer: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveConfig:
+    """Remove the key at a JSON pointer of adapter_config.json; ``occurrence`` counts duplicates from 0, None = all."""
+
+    pointer: str
+    occurrence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StripBom:
+    """Remove the byte order mark at the start of adapter_config.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenameTensor:
+    """Give a stored tensor another name; its bytes stay."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropTensor:
+    """Remove a stored tensor."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTensor:
+    """Add a tensor with the bytes of one in the base checkpoint, dtype kept.
+
+    Attributes:
+        name: name in the adapter file.
+        base_name: name in the base checkpoint.
+    """
+
+    name: str
+    base_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroTensor:
+    """Add a tensor of zeros."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RenameFile:
+    """Rename a file within the adapter directory."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteHeader:
+    """Write the safetensors header anew, unchanged in meaning (drops duplicate names and unknown fields)."""
+
+
+Edit: TypeAlias = (
+    SetConfig
+    | RemoveConfig
+    | StripBom
+    | RenameTensor
+    | DropTensor
+    | CopyTensor
+    | ZeroTensor
+    | RenameFile
+    | RewriteHeader
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """How to end a finding.
+
+    Attributes:
+        title: imperative, such as "Strip the adapter name from 4 keys".
+        safety: safe, unsafe or display (no edit can do it: the title says what to do by hand).
+        edits: edits of the one adapter that the finding is about.
+        form: for sets: the normal form that the plan resolves (``union``).
+    """
+
+    title: str
+    safety: Safety
+    edits: tuple[Edit, ...] = ()
+    form: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a rule has to say.
+
+    Attributes:
+        rule: code such as ``AL207``.
+        name: the rule's kebab-case name.
+        message: one sentence or two; names key, tensor, values.
+        location: the primary place.
+        related: other places that belong to it, each with a label.
+        effects: what targets do because of it.
+        fix: how to end it, if a fix is known.
+        severity: how much it matters where no requested target is known to fail because of it.
+        ceiling: the worst severity it may get; for what is likely on purpose.
+        targeted: report it only when a requested target is affected.
+        adapters: paths of the adapters of the set, for a set finding.
+    """
+
+    rule: str
+    name: str
+    message: str
+    location: Location
+    related: tuple[Location, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    fix: Fix | None = None
+    severity: Severity = Severity.WARNING
+    ceiling: Severity = Severity.ERROR
+    targeted: bool = False
+    adapters: tuple[str, ...] = field(default=())
+
+    @property
+    def url(self) -> str:
+        """The rule's documentation page."""
+        return f"{DOC_URL}{self.name}/"

@@ -1,0 +1,53 @@
+"""Symbolic locations -> rows, columns and excerpts, for the report only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from adapterlint.assemble import read_config
+from adapterlint.findings import CONFIG_FILE, Finding, Location
+from adapterlint.reading.jsontext import Document
+from adapterlint.report import Place, Reported
+
+_CONTEXT = 1  # lines shown before the one that is meant
+
+
+class Locator:
+    """Works out places; each config file is read once, when a finding first points into it."""
+
+    def __init__(self) -> None:
+        self._document: Callable[[str], Document] = lru_cache(maxsize=256)(read_config)
+
+    def report(self, finding: Finding) -> Reported:
+        """The finding with all its places."""
+        return Reported(finding, self.place(finding.location), tuple(self.place(item) for item in finding.related))
+
+    def place(self, location: Location) -> Place:
+        """One location's rows and columns; places outside the config file have none."""
+        if location.file != CONFIG_FILE or (location.pointer is None and location.offset is None):
+            return Place(location)
+        document = self._document(location.path)
+        span = _span(document, location)
+        if span is None:
+            return Place(location)
+        start, end = document.position(span[0]), document.position(span[1])
+        first = max(1, start[0] - _CONTEXT)
+        excerpt = tuple((line, document.line_text(line)) for line in range(first, start[0] + 1))
+        return Place(location, start, end, excerpt)
+
+
+def _span(document: Document, location: Location) -> tuple[int, int] | None:
+    if location.offset is not None:
+        return location.offset, min(location.offset + 1, max(len(document.text), location.offset))
+    pointer = location.pointer or ""
+    if location.on_key:
+        member = document.find_member(pointer)
+        if member is not None:
+            return member.key_start, member.key_end
+    node = document.find(pointer)
+    if node is None:
+        return None
+    if not pointer:
+        return node.start, node.start + 1
+    return node.start, node.end

@@ -1,0 +1,153 @@
+"""One adapter directory, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
+from adapterlint.model import keys
+from adapterlint.model.keys import LORA_KINDS, Key, Kind
+from adapterlint.model.tensor import Tensor
+
+if TYPE_CHECKING:
+    from adapterlint.reading.problems import Problem
+
+
+@dataclass(frozen=True)
+class ModuleTensors:
+    """The LoRA tensors stored for one module: kind -> key, and the keys that repeat a kind."""
+
+    module: str
+    by_kind: dict[Kind, Key] = field(default_factory=dict)
+    extra: list[Key] = field(default_factory=list)
+
+    @property
+    def a(self) -> Key | None:
+        """The down projection: a linear's ``lora_A`` or an embedding's ``lora_embedding_A``."""
+        return self.by_kind.get(Kind.LORA_A) or self.by_kind.get(Kind.EMBEDDING_A)
+
+    @property
+    def b(self) -> Key | None:
+        """The up projection: ``lora_B`` or ``lora_embedding_B``."""
+        return self.by_kind.get(Kind.LORA_B) or self.by_kind.get(Kind.EMBEDDING_B)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One directory: its files, its config, the headers of its weights.
+
+    Attributes:
+        path: the directory, as given.
+        name: the directory's own name; in a set the adapter's name.
+        files: every file in the directory, name -> bytes.
+        config: the parsed adapter_config.json, or None when it is absent, broken or not an object.
+        config_problems: what its reader found.
+        weights_file: the file that PEFT reads (safetensors before ``.bin``), or None.
+        tensors: stored tensors by name, last duplicate wins.
+        weights_problems: what the weights' reader found.
+        metadata: safetensors metadata.
+        nested_under: for a ``.bin``: the key under which the tensors hide.
+        nested: for a ``.bin``: those tensors.
+        explicit: the path was given, not found by recursion.
+        other_tensors: headers of weights files that PEFT does not read, file -> tensors.
+        config_value: whatever JSON value the config file holds.
+    """
+
+    path: str
+    name: str
+    files: Mapping[str, int]
+    config: Mapping[str, Any] | None = None
+    config_problems: tuple[Problem, ...] = ()
+    weights_file: str | None = None
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    weights_problems: tuple[Problem, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    nested_under: str | None = None
+    nested: Mapping[str, Tensor] = field(default_factory=dict)
+    explicit: bool = True
+    other_tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    config_value: Any = None
+    keep: frozenset[str] = frozenset()
+
+    @property
+    def has_config(self) -> bool:
+        """Whether an adapter_config.json is there, readable or not."""
+        return CONFIG_FILE in self.files
+
+    @cached_property
+    def peft_type(self) -> str | None:
+        """The declared method, as written; None when missing or not a text."""
+        value = (self.config or {}).get("peft_type")
+        return value if isinstance(value, str) else None
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether plain LoRA semantics apply."""
+        return self.peft_type == "LORA"
+
+    @cached_property
+    def readable(self) -> bool:
+        """Whether config and weights both load, so that names and shapes can be reasoned about."""
+        return (
+            self.config is not None
+            and self.weights_file is not None
+            and not any(problem.fatal for problem in self.config_problems + self.weights_problems)
+        )
+
+    @cached_property
+    def is_pickle(self) -> bool:
+        """Whether PEFT would read ``adapter_model.bin``."""
+        return self.weights_file == PICKLE_FILE
+
+    @cached_property
+    def candidates(self) -> tuple[str, ...]:
+        """The weights names of PEFT that exist here, in PEFT's order."""
+        return tuple(name for name in (SAFETENSORS_FILE, PICKLE_FILE) if name in self.files)
+
+    @cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """Every stored tensor name, taken apart, in file order."""
+        return tuple(keys.parse(name, self.keep) for name in self.tensors)
+
+    @cached_property
+    def lora_keys(self) -> tuple[Key, ...]:
+        """The keys that hold LoRA tensors."""
+        return tuple(key for key in self.keys if key.kind in LORA_KINDS)
+
+    @cached_property
+    def full_keys(self) -> tuple[Key, ...]:
+        """The keys that hold whole parameters of the base: saved modules and undeclared ones."""
+        return tuple(key for key in self.keys if key.kind is Kind.FULL)
+
+    @cached_property
+    def modules(self) -> dict[str, ModuleTensors]:
+        """LoRA tensors by module path, however their names are spelt."""
+        found: dict[str, ModuleTensors] = {}
+        for key in self.lora_keys:
+            entry = found.setdefault(key.module, ModuleTensors(key.module))
+            if key.kind in entry.by_kind:
+                entry.extra.append(key)
+            else:
+                entry.by_kind[key.kind] = key
+        return found
+
+    @cached_property
+    def saved(self) -> dict[str, Key]:
+        """Full tensors by parameter name in the base; copies under ``original_module`` are left out."""
+        return {key.full_name: key for key in self.full_keys if key.infix != "original_module"}
+
+    def shape(self, key: Key) -> tuple[int, ...]:
+        """The stored shape of a key."""
+        return self.tensors[key.name].shape
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A config value, or the default when it is absent or the config unreadable."""
+        return (self.config or {}).get(name, default)
+
+    def names(self, field_name: str) -> tuple[str, ...]:
+        """A config list of names, without what is not a text; empty for null, a text or another type."""
+        value = self.get(field_name)
+        return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()

@@ -1,0 +1,165 @@
+"""The base model, as far as its config and tensor headers tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from adapterlint.model.tensor import Tensor
+
+# Attribute under which a task class keeps the bare model (transformers: PreTrainedModel.base_model_prefix).
+BASE_PREFIXES = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "camembert": "roberta",
+    "distilbert": "distilbert",
+    "deberta": "deberta",
+    "deberta-v2": "deberta",
+    "electra": "electra",
+    "albert": "albert",
+    "gpt2": "transformer",
+    "gpt_neo": "transformer",
+    "gptj": "transformer",
+    "bloom": "transformer",
+    "falcon": "transformer",
+    "mpt": "transformer",
+    "gpt_bigcode": "transformer",
+    "gpt_neox": "gpt_neox",
+    "vit": "vit",
+    "mpnet": "mpnet",
+    "esm": "esm",
+}
+_HEADS = {"distilbert": ("pre_classifier", "classifier"), "gpt2": ("score",), "gpt_neo": ("score",), "gptj": ("score",)}
+_DECODER_HEADS = ("score",)
+_EMBEDDING_WORDS = ("embed", "wte", "wpe", "shared", "word_embeddings", "relative_attention_bias")
+HEAD_LEAVES = ("lm_head", "embed_out", "classifier", "score", "qa_outputs", "pre_classifier")
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model: config and parameter headers, names as the model class has them.
+
+    Attributes:
+        path: the directory it was read from.
+        config: its config.json.
+        stored: tensors of the checkpoint by stored name.
+    """
+
+    path: str
+    config: Mapping[str, Any]
+    stored: Mapping[str, Tensor]
+
+    @cached_property
+    def model_type(self) -> str:
+        """``model_type`` of the config, or an empty text."""
+        return str(self.config.get("model_type") or "")
+
+    @cached_property
+    def architecture(self) -> str:
+        """First entry of ``architectures``, or an empty text."""
+        names = self.config.get("architectures")
+        return str(names[0]) if isinstance(names, list) and names else ""
+
+    @cached_property
+    def prefix(self) -> str:
+        """What the task class puts in front of the bare model's parameters, with the dot."""
+        return BASE_PREFIXES.get(self.model_type, "model") + "."
+
+    @cached_property
+    def is_task_class(self) -> bool:
+        """Whether the architecture is a bare model with a head on top (``…For…``, ``…LMHeadModel``)."""
+        return "For" in self.architecture or self.architecture.endswith("LMHeadModel")
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """Checkpoint tensors by the name that the model class gives them; a missing class prefix is added."""
+        if not self.is_task_class or any(name.startswith(self.prefix) for name in self.stored):
+            return dict(self.stored)
+        renamed = {}
+        for name, tensor in self.stored.items():
+            leaf = name.split(".")[0]
+            renamed[name if leaf in HEAD_LEAVES else self.prefix + name] = tensor
+        return renamed
+
+    @cached_property
+    def modules(self) -> dict[str, dict[str, Tensor]]:
+        """Module path -> its own parameters; containers have none. Tied and missing heads are there, empty."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in self.parameters.items():
+            module, _, parameter = name.rpartition(".")
+            found.setdefault(module, {})[parameter] = tensor
+        for module in list(found):
+            while "." in module:
+                module = module.rpartition(".")[0]
+                found.setdefault(module, {})
+        for head in (*self.tied_heads, *self.missing_heads):
+            found.setdefault(head, {})
+        found.pop("", None)
+        return found
+
+    @cached_property
+    def tied(self) -> bool:
+        """Whether input embeddings and language-model head are one tensor."""
+        text = self.config.get("text_config")
+        nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
+        value = self.config.get("tie_word_embeddings", nested)
+        if value is None:
+            value = self.model_type not in ("llama", "mistral", "mixtral", "gpt_neox", "falcon")
+        return bool(value)
+
+    @cached_property
+    def tied_heads(self) -> tuple[str, ...]:
+        """The language-model head, where the checkpoint leaves it out because it is tied."""
+        generates = "CausalLM" in self.architecture or self.architecture.endswith(("LMHeadModel", "ConditionalGeneration"))
+        if generates and self.tied and not any(name.startswith(("lm_head.", "embed_out.")) for name in self.stored):
+            return ("lm_head",)
+        return ()
+
+    @cached_property
+    def missing_heads(self) -> tuple[str, ...]:
+        """Heads that the task class has and the checkpoint lacks: they are random at every load."""
+        if self.architecture.endswith("ForSequenceClassification"):
+            decoder = self.model_type not in BASE_PREFIXES or self.prefix in ("model.", "transformer.", "gpt_neox.")
+            heads = _HEADS.get(self.model_type, _DECODER_HEADS if decoder else ("classifier",))
+        elif self.architecture.endswith("ForTokenClassification"):
+            heads = ("score",) if self.prefix == "model." else ("classifier",)
+        elif self.architecture.endswith("ForQuestionAnswering"):
+            heads = ("qa_outputs",)
+        else:
+            return ()
+        return tuple(head for head in heads if not any(name.split(".")[0] == head for name in self.stored))
+
+    @cached_property
+    def embedding(self) -> str | None:
+        """Path of the input embedding, if it can be told."""
+        for module, parameters in self.modules.items():
+            leaf = module.rpartition(".")[2]
+            if "weight" in parameters and leaf in ("embed_tokens", "word_embeddings", "wte", "embed_in", "shared"):
+                return module
+        return None
+
+    def under(self, module: str) -> dict[str, Tensor]:
+        """All parameters of a module and what it contains, by full name."""
+        start = module + "."
+        found = {name: tensor for name, tensor in self.parameters.items() if name.startswith(start)}
+        if not found and module in self.tied_heads and self.embedding:
+            return {f"{module}.weight": self.parameters[f"{self.embedding}.weight"]}
+        return found
+
+    def kind(self, module: str) -> str:
+        """``linear``, ``embedding``, ``conv``, ``norm`` or ``container``, from the weight's shape and the names."""
+        weight = self.modules.get(module, {}).get("weight")
+        if weight is None:
+            return "linear" if module in self.tied_heads or module in self.missing_heads else "container"
+        if len(weight.shape) == 2:
+            leaf = module.rpartition(".")[2]
+            words = any(word in leaf for word in _EMBEDDING_WORDS) and leaf not in HEAD_LEAVES
+            return "embedding" if words else "linear"
+        return "norm" if len(weight.shape) == 1 else "conv"
+
+    def is_conv1d(self, module: str) -> bool:
+        """Whether a 2-D weight is stored (in, out), as GPT-2's Conv1D does."""
+        return self.model_type in ("gpt2", "openai-gpt") and module.rpartition(".")[2] in ("c_attn", "c_proj", "c_fc", "q_attn")

@@ -1,0 +1,243 @@
+"""The one model of PEFT's semantics: which modules a config selects, saves and scales, by release.
+
+Sources: PEFT 0.4.0 to 0.21.2, ``tuners/tuners_utils.py`` (check_target_module_exists), ``utils/other.py``
+(_set_trainable, get_pattern_key), ``peft_model.py`` (task classes); outcomes measured on the releases that
+``schemas/peft/index.json`` marks as such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from math import sqrt
+from typing import Any, Literal
+
+from adapterlint.model.adapter import Adapter
+from adapterlint.model.base import Base
+from adapterlint.model.defaults import default_targets
+
+IMPLIED_HEADS = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
+TASK_CLASSES = {
+    "SEQ_CLS": "PeftModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "PeftModelForSeq2SeqLM",
+    "CAUSAL_LM": "PeftModelForCausalLM",
+    "TOKEN_CLS": "PeftModelForTokenClassification",
+    "QUESTION_ANS": "PeftModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "PeftModelForFeatureExtraction",
+}
+DEFAULT_RANK = 8
+DEFAULT_ALPHA = 8
+_OUTPUT_LEAVES = ("lm_head", "embed_out", "output", "score", "classifier")
+
+
+def model_class(adapter: Adapter) -> str:
+    """The PEFT class that loads this adapter, as it stands in error texts."""
+    return TASK_CLASSES.get(str(adapter.get("task_type")), "PeftModel")
+
+
+def implied_heads(adapter: Adapter) -> tuple[str, ...]:
+    """Heads that the task class adds to ``modules_to_save`` (PEFT: peft_model.py)."""
+    return IMPLIED_HEADS.get(str(adapter.get("task_type")), ())
+
+
+def saved_names(adapter: Adapter, implied: bool = True) -> tuple[str, ...]:
+    """Declared and implied ``modules_to_save``, each once, in order."""
+    declared = adapter.names("modules_to_save")
+    return tuple(dict.fromkeys((*declared, *(implied_heads(adapter) if implied else ()))))
+
+
+def saves(names: Iterable[str], module: str) -> bool:
+    """Whether PEFT wraps this module for saving: its path ends with a name, without a dot in between."""
+    return any(module.endswith(name) for name in names)
+
+
+def saved_root(names: Iterable[str], module: str) -> str | None:
+    """The outermost ancestor of ``module`` (or itself) that the names select; None if none is."""
+    wanted = tuple(names)
+    parts = module.split(".")
+    for end in range(1, len(parts) + 1):
+        path = ".".join(parts[:end])
+        if saves(wanted, path):
+            return path
+    return None
+
+
+def saved_modules(names: Iterable[str], base: Base) -> tuple[str, ...]:
+    """Modules of the base that the names select, outermost only, in the base's order."""
+    wanted = tuple(names)
+    if not wanted:
+        return ()
+    return tuple(module for module in base.modules if saves(wanted, module) and saved_root(wanted, module) == module)
+
+
+class Selection:
+    """Which modules ``target_modules`` and its companions select.
+
+    Args:
+        adapter: the adapter whose config is read.
+        base: needed for ``all-linear`` and for null targets.
+        legacy: match as PEFT 0.3 to 0.5 did: a list entry needs no dot before it.
+    """
+
+    def __init__(self, adapter: Adapter, base: Base | None = None, legacy: bool = False) -> None:
+        self._config = dict(adapter.config or {})
+        self._legacy = legacy
+        self._saved = saved_names(adapter, implied=False)
+        self.known = True
+        self._match = self._matcher(base)
+
+    def __call__(self, module: str) -> bool:
+        """Whether this module path (without ``base_model.model.``) is selected."""
+        return not self.excluded(module) and self._match(module)
+
+    def excluded(self, module: str) -> bool:
+        """Whether ``exclude_modules`` takes the module out."""
+        excluded = self._config.get("exclude_modules")
+        if isinstance(excluded, str):
+            return _fullmatch(excluded, module) if excluded else False
+        if isinstance(excluded, list):
+            return any(isinstance(name, str) and _ends(module, name) for name in excluded)
+        return False
+
+    def _matcher(self, base: Base | None) -> Callable[[str], bool]:
+        targets = self._config.get("target_modules")
+        if targets is None and self._config.get("target_parameters") is None:
+            targets = default_targets(base.model_type) if base else None
+            if targets is None:
+                self.known = False
+                return lambda module: True
+        if isinstance(targets, str) and targets.lower() == "all-linear":
+            return self._all_linear(base)
+        if isinstance(targets, str):
+            pattern = targets
+            if _compiled(pattern) is None:
+                return lambda module: False
+            return lambda module: _fullmatch(pattern, module)
+        names = tuple(name for name in targets if isinstance(name, str)) if isinstance(targets, (list, tuple)) else ()
+        return lambda module: self._in_list(names, module)
+
+    def _in_list(self, names: tuple[str, ...], module: str) -> bool:
+        if self._legacy:
+            return any(module.endswith(name) for name in names) and self._layer_wanted(module)
+        if module in names:
+            return True
+        return any(module.endswith("." + name) for name in names) and self._layer_wanted(module)
+
+    def _layer_wanted(self, module: str) -> bool:
+        layers = self._config.get("layers_to_transform")
+        if layers is None or layers == []:
+            return True
+        index = layer_index(module, self._config.get("layers_pattern"))
+        if index is None:
+            return False
+        return index == layers if isinstance(layers, int) else isinstance(layers, list) and index in layers
+
+    def _all_linear(self, base: Base | None) -> Callable[[str], bool]:
+        if base is None:
+            return lambda module: module.rpartition(".")[2] not in _OUTPUT_LEAVES[:2]
+        heads = _OUTPUT_LEAVES[:2] if "CausalLM" in base.architecture else _OUTPUT_LEAVES
+        linear = frozenset(
+            module
+            for module in base.modules
+            if base.kind(module) == "linear" and module.rpartition(".")[2] not in heads
+        )
+        return lambda module: module in linear
+
+
+def selected_modules(adapter: Adapter, base: Base, legacy: bool = False) -> tuple[str, ...]:
+    """Modules of the base that the adapter's config selects and that it does not save whole, in the base's order."""
+    selection = Selection(adapter, base, legacy)
+    saved = saved_names(adapter)
+    return tuple(
+        module for module in base.modules if selection(module) and saved_root(saved, module) is None
+    )
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return None
+
+
+def _fullmatch(pattern: str, module: str) -> bool:
+    compiled = _compiled(pattern)
+    return compiled is not None and compiled.fullmatch(module) is not None
+
+
+def _ends(module: str, name: str) -> bool:
+    return module == name or module.endswith("." + name)
+
+
+def layer_index(module: str, layers_pattern: Any = None) -> int | None:
+    """The layer number that ``layers_to_transform`` is compared with, or None.
+
+    Args:
+        module: module path.
+        layers_pattern: name, or names, of the list of layers; None or empty for any.
+    """
+    if layers_pattern is None or len(layers_pattern) == 0:
+        match = re.match(r".*?\.[^.]*\.(?P<idx>\d+)\.", module)
+        return int(match["idx"]) if match else None
+    for pattern in [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern:
+        compiled = _compiled(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
+        match = compiled.match(module) if compiled else None
+        if match:
+            return int(match["idx"])
+    return None
+
+
+PatternEra = Literal["combined", "dotted", "regex"]
+"""How pattern keys are matched: one key for rank and alpha together (0.6 to 0.13), apart (0.14), or with the full
+regular expression, anchors included (0.15 and later)."""
+
+
+def rank(adapter: Adapter, module: str, era: PatternEra = "regex") -> Any:
+    """The rank that PEFT gives a module: ``rank_pattern``, else ``r`` (default 8)."""
+    return _by_pattern(adapter, "rank_pattern", module, adapter.get("r", DEFAULT_RANK), era)
+
+
+def alpha(adapter: Adapter, module: str, era: PatternEra = "regex") -> Any:
+    """The alpha that PEFT gives a module: ``alpha_pattern``, else ``lora_alpha`` (default 8)."""
+    return _by_pattern(adapter, "alpha_pattern", module, adapter.get("lora_alpha", DEFAULT_ALPHA), era)
+
+
+def scale(adapter: Adapter, module: str) -> float:
+    """The factor of ``B @ A`` for a module: alpha / r, or alpha / sqrt(r) with rsLoRA.
+
+    Raises:
+        ValueError: rank or alpha is not a usable number.
+    """
+    size, weight = rank(adapter, module), alpha(adapter, module)
+    if not isinstance(size, (int, float)) or not isinstance(weight, (int, float)) or size <= 0:
+        raise ValueError(f"no usable scale for {module}: r is {size!r}, alpha is {weight!r}")
+    return float(weight) / (sqrt(size) if adapter.get("use_rslora") is True else float(size))
+
+
+def _by_pattern(adapter: Adapter, field: str, module: str, default: Any, era: PatternEra) -> Any:
+    patterns = adapter.get(field)
+    if not isinstance(patterns, dict) or not patterns:
+        return default
+    if era == "regex":
+        found = next((name for name in patterns if _matches(rf"(.*\.)?({name})$", module)), module)
+    else:
+        names = [*_pattern_names(adapter, "rank_pattern"), *_pattern_names(adapter, "alpha_pattern")]
+        candidates = names if era == "combined" else list(patterns)
+        found = next((name for name in candidates if _matches(rf".*\.{name}$", module)), module)
+    return patterns.get(found, default)
+
+
+def _pattern_names(adapter: Adapter, field: str) -> list[str]:
+    patterns = adapter.get(field)
+    return list(patterns) if isinstance(patterns, dict) else []
+
+
+def _matches(pattern: str, module: str) -> bool:
+    compiled = _compiled(pattern)
+    return compiled is not None and compiled.match(module) is not None

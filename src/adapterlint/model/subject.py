@@ -1,0 +1,191 @@
+"""What a rule is handed: an adapter or a set, its base, and what follows from both, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from adapterlint.findings import CONFIG_FILE, Location
+from adapterlint.model import peft
+from adapterlint.model.adapter import Adapter, ModuleTensors
+from adapterlint.model.base import Base
+from adapterlint.model.keys import Key
+from adapterlint.model.tensor import Tensor
+
+
+class Payload(Protocol):
+    """Answers questions about tensor bytes; :mod:`adapterlint.assemble` fills it in, rules never open a file."""
+
+    def is_zero(self, tensor: Tensor) -> bool | None:
+        """Whether every element is zero; None when it cannot be read."""
+
+    def is_finite(self, tensor: Tensor) -> bool | None:
+        """Whether no element is NaN or infinite; None when it cannot be read."""
+
+    def equals_base(self, tensor: Tensor, other: Tensor) -> bool | None:
+        """Whether an adapter tensor holds the bytes of a base tensor; None when either cannot be read."""
+
+    def equal(self, tensor: Tensor, other: Tensor) -> bool | None:
+        """Whether two tensors of this adapter hold the same bytes; None when either cannot be read."""
+
+
+class NoPayload:
+    """Payload that is not to be read."""
+
+    def is_zero(self, tensor: Tensor) -> bool | None:
+        return None
+
+    def is_finite(self, tensor: Tensor) -> bool | None:
+        return None
+
+    def equals_base(self, tensor: Tensor, other: Tensor) -> bool | None:
+        return None
+
+    def equal(self, tensor: Tensor, other: Tensor) -> bool | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One adapter, its base if known, and derived facts that several rules need.
+
+    Attributes:
+        adapter: the adapter.
+        base: its base, or None when it was not given or found.
+        payload: accessor of tensor bytes.
+    """
+
+    adapter: Adapter
+    base: Base | None = None
+    payload: Payload = NoPayload()
+
+    # -- places ------------------------------------------------------------------------------------------------
+
+    def at_directory(self) -> Location:
+        """The adapter directory itself."""
+        return Location(self.adapter.path)
+
+    def at_file(self, file: str, label: str | None = None) -> Location:
+        """A file in the adapter directory."""
+        return Location(self.adapter.path, file, label=label)
+
+    def at_config(self, pointer: str = "", label: str | None = None, on_key: bool = False) -> Location:
+        """A value (or key) of adapter_config.json."""
+        return Location(self.adapter.path, CONFIG_FILE, pointer=pointer, on_key=on_key, label=label)
+
+    def at_field(self, name: str, label: str | None = None) -> Location:
+        """A top-level config value; the whole document when the key is absent."""
+        present = name in (self.adapter.config or {})
+        return self.at_config(pointer_to(name) if present else "", label)
+
+    def at_tensor(self, name: str, label: str | None = None) -> Location:
+        """A tensor of the weights file."""
+        return Location(self.adapter.path, self.adapter.weights_file or "", tensor=name, label=label)
+
+    # -- derived facts -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def selection(self) -> peft.Selection:
+        """What target_modules selects, as PEFT matches since 0.6."""
+        return peft.Selection(self.adapter, self.base)
+
+    @cached_property
+    def selected(self) -> tuple[str, ...]:
+        """Base modules that get LoRA layers; empty without a base."""
+        return peft.selected_modules(self.adapter, self.base) if self.base else ()
+
+    @cached_property
+    def saved_names(self) -> tuple[str, ...]:
+        """Declared and implied ``modules_to_save``."""
+        return peft.saved_names(self.adapter)
+
+    @cached_property
+    def saved_modules(self) -> tuple[str, ...]:
+        """Outermost base modules that are saved whole; without a base, what the stored tensors show of them."""
+        if self.base:
+            return peft.saved_modules(self.saved_names, self.base)
+        roots = (peft.saved_root(self.saved_names, key.module) for key in self.adapter.saved.values())
+        return tuple(dict.fromkeys(root for root in roots if root))
+
+    @cached_property
+    def in_base(self) -> Mapping[str, bool]:
+        """For every module with LoRA tensors, whether the base has it; empty without a base."""
+        if not self.base:
+            return {}
+        return {module: module in self.base.modules for module in self.adapter.modules}
+
+    def module_exists(self, module: str) -> bool | None:
+        """Whether the base has a module; None without a base."""
+        return None if self.base is None else module in self.base.modules
+
+    @cached_property
+    def covered(self) -> dict[str, ModuleTensors]:
+        """Modules with LoRA tensors that are selected (and exist, where a base tells)."""
+        return {
+            module: entry
+            for module, entry in self.adapter.modules.items()
+            if self.selection(module) and self.in_base.get(module, True)
+        }
+
+    @cached_property
+    def undeclared(self) -> tuple[Key, ...]:
+        """Full tensors that no saved module, bias mode or copy explains (by canonical name)."""
+        found = []
+        biased = self.adapter.get("bias") in ("all", "lora_only")
+        for key in self.adapter.full_keys:
+            if key.infix or peft.saved_root(self.saved_names, key.module or key.parameter) is not None:
+                continue
+            if biased and key.parameter == "bias":
+                continue
+            found.append(key)
+        return tuple(found)
+
+
+def pointer_to(*parts: str | int) -> str:
+    """JSON pointer (RFC 6901) of nested keys."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+@dataclass(frozen=True)
+class SetSubject:
+    """Adapters that are loaded together on one base, in this order.
+
+    Attributes:
+        members: the adapters, in loading order.
+        base: their base, or None.
+        explicit: the set was given, not discovered.
+    """
+
+    members: tuple[Subject, ...]
+    base: Base | None = None
+    explicit: bool = True
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The adapter directories, in loading order."""
+        return tuple(member.adapter.path for member in self.members)
+
+    @cached_property
+    def saved(self) -> tuple[frozenset[str], ...]:
+        """For each member, the saved modules as PEFT sees them when the whole set is loaded.
+
+        Task classes of 0.11 and later add their heads to every adapter of the model; see the set rules for earlier ones.
+        """
+        return tuple(frozenset(member.saved_modules) for member in self.members)
+
+
+def first_names(names: Iterable[str], limit: int = 3) -> str:
+    """The first names and how many more there are: ``a, b, c and 5 more``."""
+    listed = list(names)
+    shown = ", ".join(listed[:limit])
+    more = len(listed) - limit
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def is_pair(entry: ModuleTensors) -> bool:
+    """Whether both halves of a LoRA pair are stored."""
+    return entry.a is not None and entry.b is not None
+
+

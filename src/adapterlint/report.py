@@ -1,0 +1,162 @@
+"""What a run found, as data: the one object that every reporter prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from adapterlint.findings import Finding, Location, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one target does with one adapter or set.
+
+    Attributes:
+        outcome: loads, raises, wrong or unknown.
+        inert: for ``wrong``: the base answers alone.
+        stage: load, switch, after_load or after_switch; None for ``loads``.
+        adapter: name of the adapter that fails, for a set.
+        rules: codes of the rules whose effects say so, sorted.
+        exception: the text that the target raises.
+        assumes: what ``loads`` rests on (``base``).
+        missing: what would settle an ``unknown``.
+    """
+
+    outcome: Outcome
+    inert: bool = False
+    stage: str | None = None
+    adapter: str | None = None
+    rules: tuple[str, ...] = ()
+    exception: str | None = None
+    assumes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A location with its rows and columns (1-based code points) and the text around it.
+
+    Attributes:
+        location: the symbolic place.
+        start: (line, column) of the first character; None where there is no text.
+        end: (line, column) after the last character.
+        excerpt: (line number, text) pairs to show.
+    """
+
+    location: Location
+    start: tuple[int, int] | None = None
+    end: tuple[int, int] | None = None
+    excerpt: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A finding with its places worked out."""
+
+    finding: Finding
+    place: Place
+    related: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReport:
+    """One adapter: what it holds and the verdict of every target, loaded alone as ``default``.
+
+    Attributes:
+        path: as given.
+        name: directory name.
+        peft_type: as declared.
+        tensors: number of stored tensors.
+        modules: number of modules with adapter tensors.
+        applies: (modules that exist in the base, modules with tensors), or None without a base.
+        verdicts: target text -> verdict.
+    """
+
+    path: str
+    name: str
+    peft_type: str | None
+    tensors: int
+    modules: int
+    applies: tuple[int, int] | None
+    verdicts: Mapping[str, Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class SetReport:
+    """One set: its members in loading order and the verdict of every target on all that happens in it.
+
+    Attributes:
+        base: the base's path or name.
+        adapters: member paths, in loading order.
+        verdicts: target text -> verdict of load and switch.
+        operations: operation -> target text -> verdict.
+        loads_since: the oldest bundled release from which on every newer one loads the set, in every order; or None.
+        explicit: the set was given, not discovered.
+    """
+
+    base: str | None
+    adapters: tuple[str, ...]
+    verdicts: Mapping[str, Verdict]
+    operations: Mapping[str, Mapping[str, Verdict]]
+    loads_since: str | None = None
+    explicit: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BaseReport:
+    """The base: its path and how many parameters its checkpoint holds."""
+
+    path: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A rule that could not look, and what it lacked."""
+
+    rule: str
+    path: str
+    needs: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts of a run; seconds are wall time."""
+
+    adapters: int
+    tensors: int
+    errors: int
+    warnings: int
+    notes: int
+    fixable: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a run has to say.
+
+    Attributes:
+        tool_version: version of adapterlint.
+        targets: requested targets, oldest first.
+        targets_given: whether ``--target`` was used.
+        base: the base of the run; None when there is none or several.
+        adapters: one entry per adapter, in the order given or found.
+        sets: one entry per set.
+        findings: sorted by adapter, file, place and code.
+        skipped: rules that lacked an input.
+        summary: counts.
+        internal_errors: tracebacks of rules that crashed, for ``--verbose`` and bug reports.
+    """
+
+    tool_version: str
+    targets: tuple[str, ...]
+    targets_given: bool
+    base: BaseReport | None
+    adapters: tuple[AdapterReport, ...]
+    sets: tuple[SetReport, ...]
+    findings: tuple[Reported, ...]
+    skipped: tuple[Skipped, ...]
+    summary: Summary
+    internal_errors: tuple[str, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""Rules about adapters and sets: one file each."""

@@ -1,0 +1,1 @@
+"""Rules about an adapter and its base."""

@@ -1,0 +1,150 @@
+"""AL207."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from adapterlint.findings import Effect, Finding, Severity, raises
+from adapterlint.model import peft
+from adapterlint.model.keys import Key, Kind
+from adapterlint.model.subject import Subject, first_names, pointer_to
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, lora_pair
+
+
+class RankMismatch(Rule):
+    """## What it does
+    Compares the rank of every stored LoRA pair with the rank that the config gives its module (`r`, or the entry of
+    `rank_pattern` that matches it).
+
+    ## Why is this bad?
+    PEFT builds the layers from the config and then copies the tensors in: another rank is a size mismatch, and the
+    load raises on every release.
+
+    ## Example
+    `"r": 8` beside tensors `lora_A.weight` of shape `[4, 16]`.
+
+    ## Fix
+    None: the rank follows from the shapes, but the scale `lora_alpha / r` with which the adapter was trained does
+    not. Set `r` (or `rank_pattern`) to the stored rank and `lora_alpha` to keep the scale.
+
+    ## References
+    - PEFT `tuners/lora/model.py`, `_create_and_replace`; measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL207"
+    name = "rank-mismatch"
+    needs = ("config", "header")
+    severity = Severity.ERROR
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        mixed = {**llama_tensors(4, layers=1), **lora_pair("model.layers.1.self_attn.q_proj", 2), **lora_pair("model.layers.1.self_attn.v_proj", 4)}
+        return [
+            Example("rank as configured", lora_config(r=4), llama_tensors(4)),
+            Example("rank_pattern by suffix", lora_config(rank_pattern={"layers.1.self_attn.q_proj": 2}), mixed),
+            Example("embedding", lora_config(target_modules=["embed_tokens"]), _embedding(4)),
+            Example("adalora has ranks of its own", lora_config(peft_type="ADALORA", r=8), llama_tensors(4)),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        return [
+            Example("r is too large", lora_config(r=8), llama_tensors(4)),
+            Example("r is absent and the rank is not 8", lora_config(r=...), llama_tensors(4)),
+            Example("rank_pattern was lost", lora_config(), {**llama_tensors(4, 1), **lora_pair("model.layers.1.self_attn.q_proj", 2)}),
+            Example("embedding", lora_config(target_modules=["embed_tokens"], r=2), _embedding(4)),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        if not subject.adapter.is_lora:
+            return
+        wrong: dict[tuple[Any, int], list[Key]] = {}
+        eras: Counter[str] = Counter()
+        for key in subject.adapter.lora_keys:
+            stored = stored_rank(key, subject.adapter.shape(key))
+            if stored is None or stored == 0 or key.module not in subject.covered:
+                continue
+            expected = peft.rank(subject.adapter, key.module)
+            if expected != stored:
+                wrong.setdefault((expected, stored), []).append(key)
+                continue
+            if subject.adapter.get("rank_pattern"):
+                eras.update(era for era in ("combined", "dotted") if peft.rank(subject.adapter, key.module, era) != stored)
+        for (expected, stored), found in wrong.items():
+            yield self._mismatch(subject, expected, stored, found)
+        if eras and not wrong:
+            yield self._old_patterns(subject, eras)
+
+    def _mismatch(self, subject: Subject, expected: Any, stored: int, found: list[Key]) -> Finding:
+        adapter = subject.adapter
+        source, pointer = _source(subject, found[0].module)
+        modules = dict.fromkeys(key.module for key in found)
+        message = (
+            f"{source} {expected!r} but {len(modules)} module{'s' if len(modules) != 1 else ''} "
+            f"store rank {stored}: {first_names(modules)}"
+        )
+        return self.finding(
+            message,
+            subject.at_config(pointer),
+            related=(subject.at_tensor(found[0].name, f"shape {list(adapter.shape(found[0]))}"),),
+            effects=(size_mismatch(subject, found[0]),),
+        )
+
+    def _old_patterns(self, subject: Subject, eras: Counter[str]) -> Finding:
+        effects = []
+        if eras["combined"]:
+            effects.append(raises("peft>=0.6,<0.14", _text(subject)))
+        if eras["dotted"]:
+            effects.append(raises("peft>=0.14,<0.15", _text(subject)))
+        return self.finding(
+            "rank_pattern has keys that PEFT before 0.15 does not match (anchors, or a rank and an alpha key that compete)",
+            subject.at_field("rank_pattern"),
+            effects=tuple(effects),
+            severity=Severity.WARNING,
+        )
+
+
+def stored_rank(key: Key, shape: tuple[int, ...]) -> int | None:
+    """The rank that a LoRA tensor's shape shows; None where shapes do not tell (vectors, biases)."""
+    if len(shape) < 2:
+        return None
+    if key.kind in (Kind.LORA_A, Kind.EMBEDDING_A):
+        return shape[0]
+    if key.kind in (Kind.LORA_B, Kind.EMBEDDING_B):
+        return shape[1]
+    return None
+
+
+def size_mismatch(subject: Subject, key: Key, targets: str = "peft") -> Effect:
+    """The exception of a LoRA tensor whose shape is not the layer's."""
+    name = key.canonical.removesuffix(".weight")
+    tail = ".weight" if key.canonical.endswith(".weight") else ""
+    shape = list(subject.adapter.shape(key))
+    text = (
+        f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(subject.adapter)}: "
+        f"size mismatch for {name}.default{tail}: copying a param with shape torch.Size({shape}) from checkpoint"
+    )
+    return raises(targets, text)
+
+
+def _text(subject: Subject) -> str:
+    return f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(subject.adapter)}: size mismatch"
+
+
+def _source(subject: Subject, module: str) -> tuple[str, str]:
+    adapter = subject.adapter
+    patterns = adapter.get("rank_pattern")
+    if isinstance(patterns, dict) and peft.rank(adapter, module) != adapter.get("r", peft.DEFAULT_RANK):
+        name = next((name for name, value in patterns.items() if value == peft.rank(adapter, module)), "")
+        return f"rank_pattern[{name!r}] is", pointer_to("rank_pattern", name)
+    if "r" in (adapter.config or {}):
+        return "r is", "/r"
+    return "r is absent, so PEFT takes", ""
+
+
+def _embedding(r: int) -> dict[str, Any]:
+    stem = "base_model.model.model.embed_tokens"
+    return {f"{stem}.lora_embedding_A": ("F32", (r, 48)), f"{stem}.lora_embedding_B": ("F32", (16, r))}

@@ -1,0 +1,311 @@
+"""The pipeline of ``check``: paths -> adapters -> findings -> verdicts -> report."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from adapterlint import __version__, assemble
+from adapterlint.discover import discover
+from adapterlint.findings import Finding, Location, Severity, unknown
+from adapterlint.locate import Locator
+from adapterlint.model.base import Base
+from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.model.target import Target, bundled, resolve
+from adapterlint.report import (
+    AdapterReport,
+    BaseReport,
+    Report,
+    Reported,
+    SetReport,
+    Skipped,
+    Summary,
+    Verdict,
+)
+from adapterlint.rules.base import Rule, SetRule
+from adapterlint.rules.registry import adapter_rules, set_rules
+from adapterlint.sets import Grouping, group, orders
+from adapterlint.suppress import Selection
+from adapterlint.verdicts import LOAD, OPERATIONS, loads_since, verdict, with_severity
+
+INTERNAL_ERROR = "AL999"
+
+
+class BaseNotFoundError(ValueError):
+    """A given base directory that cannot serve as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to check, and how.
+
+    Attributes:
+        paths: adapter directories, or directories above them.
+        targets: target texts; empty for the newest bundled PEFT.
+        base: base model directory for every adapter; None: found by itself where it is local.
+        grouping: ``auto`` finds sets, ``one`` makes all adapters one set, ``none`` makes no sets.
+        selection: which rules are reported.
+        payload: whether tensor bytes may be read.
+        operations: operations beyond loading whose findings are reported.
+    """
+
+    paths: Sequence[str]
+    targets: Sequence[str] = ()
+    base: str | None = None
+    grouping: Grouping = "auto"
+    selection: Selection = field(default_factory=Selection)
+    payload: bool = True
+    operations: frozenset[str] = frozenset()
+
+
+@dataclass
+class Checked:
+    """One adapter with everything its rules said; the raw material of report and fix."""
+
+    subject: Subject
+    findings: list[Finding] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass
+class CheckedSet:
+    """One set with what the set rules said; members' own findings stand in ``members``."""
+
+    subject: SetSubject
+    members: list[Checked]
+    findings: list[Finding] = field(default_factory=list)
+    since: str | None = None
+
+    @property
+    def everything(self) -> list[Finding]:
+        """Set findings and members' findings: what decides the set's verdict."""
+        return self.findings + [finding for member in self.members for finding in member.findings]
+
+
+@dataclass
+class Run:
+    """All of a run before it becomes a report."""
+
+    targets: tuple[Target, ...]
+    adapters: list[Checked]
+    sets: list[CheckedSet]
+    base: Base | None
+    errors: list[str]
+
+
+def check(request: Request) -> Report:
+    """Check adapters and sets.
+
+    Raises:
+        NotFoundError: a path does not exist.
+        TargetError: a target that is not bundled.
+        BaseNotFoundError: ``base`` is no model directory.
+    """
+    started = time.perf_counter()
+    return to_report(request, examine(request), started)
+
+
+def examine(request: Request) -> Run:
+    """Read everything and run every rule; nothing is suppressed or formatted yet."""
+    targets = resolve(tuple(request.targets))
+    base = load_base(request.base) if request.base else None
+    found = discover(request.paths)
+    errors: list[str] = []
+    adapters = []
+    for item in found:
+        adapter = assemble.read_adapter(item, base)
+        own = base or _own_base(adapter)
+        if own is not None and base is None:
+            adapter = assemble.read_adapter(item, own)
+        subject = assemble.subject(adapter, own, request.payload)
+        adapters.append(_run_rules(subject, adapter_rules(), errors))
+    sets = []
+    for members in group(adapters, request.grouping, base is not None):
+        sets.append(_run_set(members, errors))
+    return Run(targets, adapters, sets, base, errors)
+
+
+def load_base(path: str) -> Base:
+    """The base model in a directory.
+
+    Raises:
+        BaseNotFoundError: no such directory, or no config.json in it.
+    """
+    if not os.path.isdir(path):
+        raise BaseNotFoundError(f"{path}: no such directory; --base takes the directory of the base model")
+    base, problems = assemble.read_base(path)
+    if not base.config and not base.stored:
+        reason = problems[0].message if problems else "it holds neither config.json nor weights"
+        raise BaseNotFoundError(f"{path}: not a base model: {reason}")
+    return base
+
+
+def _own_base(adapter: assemble.Adapter) -> Base | None:
+    path = assemble.find_base(adapter)
+    if path is None:
+        return None
+    base, _ = assemble.read_base(path)
+    return base if base.config or base.stored else None
+
+
+def _lacks(rule: Rule, subject: Subject) -> str | None:
+    adapter = subject.adapter
+    if "config" in rule.needs and adapter.config is None:
+        return "config"
+    if "header" in rule.needs and not adapter.readable:
+        return "weights"
+    if "base" in rule.needs and subject.base is None:
+        return "base"
+    return None
+
+
+def _run_rules(subject: Subject, rules: Iterable[Rule], errors: list[str]) -> Checked:
+    checked = Checked(subject)
+    for rule in rules:
+        lack = _lacks(rule, subject)
+        if lack is not None:
+            checked.skipped.append(Skipped(rule.code, subject.adapter.path, lack))
+            continue
+        try:
+            checked.findings.extend(rule.check(subject))
+        except Exception:
+            errors.append(traceback.format_exc())
+            checked.findings.append(_crash(rule, subject.at_directory()))
+    return checked
+
+
+def _crash(rule: Rule | SetRule, location: Location, adapters: tuple[str, ...] = ()) -> Finding:
+    message = f"rule {rule.code} ({rule.name}) failed on this input; its verdict is unknown; please report this"
+    return Finding(
+        INTERNAL_ERROR, "internal-error", message, location, (), (unknown(),), None, Severity.ERROR, adapters=adapters
+    )
+
+
+def _run_set(members: list[Checked], errors: list[str]) -> CheckedSet:
+    base = members[0].subject.base
+    same = all(member.subject.base is base for member in members)
+    subject = SetSubject(tuple(member.subject for member in members), base if same else None)
+    checked = CheckedSet(subject, members, _set_findings(subject, errors))
+    candidates = [
+        finding
+        for order in orders(subject)
+        for finding in (_set_findings(order, errors) if order is not subject else checked.findings)
+    ]
+    own = [finding for member in members for finding in member.findings]
+    checked.since = loads_since(candidates + own, bundled())
+    return checked
+
+
+def _set_findings(subject: SetSubject, errors: list[str]) -> list[Finding]:
+    findings: list[Finding] = []
+    if any(member.adapter.config is None for member in subject.members):
+        return findings
+    for rule in set_rules():
+        try:
+            findings.extend(rule.check(subject))
+        except Exception:
+            errors.append(traceback.format_exc())
+            findings.append(_crash(rule, subject.members[0].at_directory(), subject.paths))
+    return findings
+
+
+# -- report ------------------------------------------------------------------------------------------------------
+
+
+def to_report(request: Request, run: Run, started: float) -> Report:
+    """A run as the report that reporters print."""
+    given = bool(request.targets)
+    locator = Locator()
+    raw = [finding for checked in run.adapters for finding in checked.findings]
+    raw += [finding for checked in run.sets for finding in checked.findings]
+    graded = [item for item in (with_severity(finding, run.targets, given) for finding in raw) if item is not None]
+    kept = [locator.report(finding) for finding in graded if request.selection.keeps(finding)]
+    adapters = tuple(_adapter_report(checked, run.targets) for checked in run.adapters)
+    return Report(
+        tool_version=__version__,
+        targets=tuple(str(target) for target in run.targets),
+        targets_given=given,
+        base=BaseReport(run.base.path, len(run.base.stored)) if run.base else None,
+        adapters=adapters,
+        sets=tuple(_set_report(checked, run.targets) for checked in run.sets),
+        findings=tuple(sorted(kept, key=_order([checked.subject.adapter.path for checked in run.adapters]))),
+        skipped=tuple(item for checked in run.adapters for item in checked.skipped),
+        summary=_summary(adapters, kept, time.perf_counter() - started),
+        internal_errors=tuple(run.errors),
+    )
+
+
+def _order(paths: list[str]) -> object:
+    position = {path: number for number, path in enumerate(paths)}
+
+    def key(item: Reported) -> tuple[object, ...]:
+        place, finding = item.place, item.finding
+        where = place.location
+        return (
+            bool(finding.adapters),
+            position.get(where.path, len(paths)),
+            where.file,
+            place.start or (0, 0),
+            finding.rule,
+            where.tensor or "",
+            finding.message,
+        )
+
+    return key
+
+
+def _adapter_report(checked: Checked, targets: Sequence[Target]) -> AdapterReport:
+    subject, adapter = checked.subject, checked.subject.adapter
+    applies = (sum(subject.in_base.values()), len(subject.in_base)) if subject.base and adapter.modules else None
+    return AdapterReport(
+        path=adapter.path,
+        name=adapter.name,
+        peft_type=adapter.peft_type,
+        tensors=len(adapter.tensors),
+        modules=len(adapter.modules),
+        applies=applies,
+        verdicts={
+            str(target): verdict(checked.findings, target, scope="alone", has_base=subject.base is not None)
+            for target in targets
+        },
+    )
+
+
+def _set_report(checked: CheckedSet, targets: Sequence[Target]) -> SetReport:
+    subject, everything = checked.subject, checked.everything
+    has_base = subject.base is not None
+
+    def all_verdicts(operation: str) -> dict[str, Verdict]:
+        return {
+            str(target): verdict(everything, target, scope="set", has_base=has_base, operation=operation)
+            for target in targets
+        }
+
+    reference = subject.members[0].adapter.get("base_model_name_or_path")
+    return SetReport(
+        base=subject.base.path if subject.base else reference if isinstance(reference, str) else None,
+        adapters=subject.paths,
+        verdicts=all_verdicts(LOAD),
+        operations={operation: all_verdicts(operation) for operation in OPERATIONS},
+        loads_since=checked.since,
+        explicit=subject.explicit,
+    )
+
+
+def _summary(adapters: Sequence[AdapterReport], kept: Sequence[Reported], seconds: float) -> Summary:
+    severities = [item.finding.severity for item in kept]
+    return Summary(
+        adapters=len(adapters),
+        tensors=sum(adapter.tensors for adapter in adapters),
+        errors=severities.count(Severity.ERROR),
+        warnings=severities.count(Severity.WARNING),
+        notes=severities.count(Severity.NOTE),
+        fixable=sum(item.finding.fix is not None and bool(item.finding.fix.edits or item.finding.fix.form) for item in kept),
+        seconds=round(seconds, 6),
+    )
+
+

@@ -1,0 +1,75 @@
+"""Which adapters are loaded together: sets, and the loading orders that stand for all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
+from typing import Literal, Protocol, TypeVar
+
+from adapterlint.model.subject import SetSubject, Subject
+
+Grouping = Literal["auto", "one", "none"]
+
+_CHECKPOINT = re.compile(r"(checkpoint|epoch|step)[-_]?\d+")
+_ALL_ORDERS = 4  # up to this many members every order is tried, 24 at most
+
+
+class HasSubject(Protocol):
+    """Anything that carries the subject of one adapter."""
+
+    subject: Subject
+
+
+Member = TypeVar("Member", bound=HasSubject)
+
+
+def group(members: Sequence[Member], grouping: Grouping, same_base: bool) -> list[list[Member]]:
+    """The sets among adapters.
+
+    Args:
+        members: adapters in the order given or found.
+        grouping: ``auto``: explicit adapters are one set, siblings with one base and task class are a set;
+            ``one``: all of them are one set; ``none``: there are none.
+        same_base: a base was given for all, so that adapters which name none still share it.
+    """
+    if grouping == "none" or len(members) < 2:
+        return []
+    if grouping == "one":
+        return [list(members)]
+    explicit = [member for member in members if member.subject.adapter.explicit]
+    sets = [explicit] if len(explicit) > 1 else []
+    siblings: dict[tuple[str, str, str], list[Member]] = {}
+    for member in members:
+        adapter = member.subject.adapter
+        if adapter.explicit or adapter.config is None or _CHECKPOINT.fullmatch(adapter.name):
+            continue
+        reference = adapter.get("base_model_name_or_path")
+        if not (isinstance(reference, str) and reference) and not same_base:
+            continue
+        key = (os.path.dirname(adapter.path), "" if same_base else str(reference), str(adapter.get("task_type")))
+        siblings.setdefault(key, []).append(member)
+    for found in siblings.values():
+        loadable = [member for member in found if member.subject.adapter.weights_file is not None]
+        if len(loadable) > 1:
+            sets.append(sorted(loadable, key=lambda member: member.subject.adapter.name))
+    return sets
+
+
+def orders(subject: SetSubject) -> list[SetSubject]:
+    """Loading orders that together show whatever any order shows; the given one is the first.
+
+    The outcome of a set depends on which adapter is first, which is last, and on what came before each; beyond four
+    members it is enough to let every member be first once and last once.
+    """
+    members = subject.members
+    if len(members) <= _ALL_ORDERS:
+        arranged = list(permutations(members))
+    else:
+        arranged = [members]
+        for member in members:
+            rest = tuple(other for other in members if other is not member)
+            arranged += [(member, *rest), (*rest, member)]
+    return [subject] + [replace(subject, members=order) for order in arranged if order != members]

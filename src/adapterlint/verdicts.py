@@ -1,0 +1,92 @@
+"""Findings and targets -> outcomes. A verdict is the worst effect that covers the target; nothing else decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from adapterlint.findings import Effect, Finding, Outcome, Severity, covers
+from adapterlint.model.target import Target
+from adapterlint.report import Verdict
+
+LOAD = "load"
+OPERATIONS = ("merge", "mixed_batch", "delete", "hotswap", "weighted", "save", "native")
+_STAGES = {"load": 0, "after_load": 1, "switch": 2, "after_switch": 3, None: 4}
+
+
+def verdict(
+    findings: Iterable[Finding],
+    target: Target,
+    *,
+    scope: str,
+    has_base: bool,
+    operation: str = LOAD,
+) -> Verdict:
+    """The worst effect of the findings on one target.
+
+    Args:
+        findings: all findings of the adapter or set, before any suppression.
+        target: the release.
+        scope: ``alone`` for an adapter loaded as ``default``, ``set`` for one under its own name.
+        has_base: whether the base was there; if not, ``loads`` rests on it.
+        operation: which operation the effects must be about.
+    """
+    hits = [
+        (finding, effect)
+        for finding in findings
+        for effect in finding.effects
+        if effect.operation == operation
+        and effect.scope in ("any", scope)
+        and covers(effect.targets, target.name, target.version)
+    ]
+    if not hits:
+        return Verdict(Outcome.LOADS, assumes=() if has_base else ("base",))
+    worst = max(effect.outcome.rank for _, effect in hits)
+    chosen = [(finding, effect) for finding, effect in hits if effect.outcome.rank == worst]
+    # Of several exceptions, the user meets the one of the earliest stage; config rules speak before tensor rules.
+    first = min(chosen, key=lambda hit: (_STAGES.get(hit[1].stage, 4), hit[0].rule))[1]
+    return Verdict(
+        outcome=first.outcome,
+        inert=first.outcome is Outcome.WRONG and all(effect.inert for _, effect in chosen),
+        stage=first.stage,
+        adapter=first.adapter,
+        rules=tuple(sorted({finding.rule for finding, _ in chosen})),
+        exception=first.exception,
+        missing=tuple(sorted({item for _, effect in chosen for item in effect.missing})),
+    )
+
+
+def with_severity(finding: Finding, targets: Sequence[Target], given: bool) -> Finding | None:
+    """The finding with the severity that it has for the requested targets; None when they are unaffected.
+
+    Args:
+        finding: as the rule yielded it.
+        targets: requested targets.
+        given: whether they were asked for; if not, breakage on other bundled releases is worth a warning.
+    """
+    loading = [effect for effect in finding.effects if effect.operation == LOAD and effect.outcome is not Outcome.LOADS]
+    hits = [effect for effect in loading if _hits(effect, targets)]
+    if any(effect.outcome in (Outcome.RAISES, Outcome.WRONG) for effect in hits):
+        severity = Severity.ERROR
+    elif hits:
+        severity = Severity.WARNING
+    elif loading and (given or finding.targeted):
+        return None
+    else:
+        severity = finding.severity
+    return replace(finding, severity=min(severity, finding.ceiling, key=lambda item: item.rank))
+
+
+def _hits(effect: Effect, targets: Sequence[Target]) -> bool:
+    return any(covers(effect.targets, target.name, target.version) for target in targets)
+
+
+def loads_since(findings: Sequence[Finding], known: Sequence[Target]) -> str | None:
+    """The oldest release from which on every newer bundled one loads a set, whatever the loading order; or None."""
+    oldest = None
+    for target in reversed(known):
+        found = verdict(findings, target, scope="set", has_base=True)
+        if found.outcome is not Outcome.LOADS:
+            break
+        oldest = target.version
+    return oldest
