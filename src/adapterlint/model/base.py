@@ -35,6 +35,7 @@ BASE_PREFIXES = {
 _HEADS = {"distilbert": ("pre_classifier", "classifier"), "gpt2": ("score",), "gpt_neo": ("score",), "gptj": ("score",)}
 _DECODER_HEADS = ("score",)
 _EMBEDDING_WORDS = ("embed", "wte", "wpe", "shared", "word_embeddings", "relative_attention_bias")
+VOCABULARY_LEAVES = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings", "shared")
 HEAD_LEAVES = ("lm_head", "embed_out", "classifier", "score", "qa_outputs", "pre_classifier")
 
 
@@ -113,7 +114,9 @@ class Base:
     @cached_property
     def tied_heads(self) -> tuple[str, ...]:
         """The language-model head, where the checkpoint leaves it out because it is tied."""
-        generates = "CausalLM" in self.architecture or self.architecture.endswith(("LMHeadModel", "ConditionalGeneration"))
+        generates = "CausalLM" in self.architecture or self.architecture.endswith(
+            ("LMHeadModel", "ConditionalGeneration")
+        )
         if generates and self.tied and not any(name.startswith(("lm_head.", "embed_out.")) for name in self.stored):
             return ("lm_head",)
         return ()
@@ -162,4 +165,9 @@ class Base:
 
     def is_conv1d(self, module: str) -> bool:
         """Whether a 2-D weight is stored (in, out), as GPT-2's Conv1D does."""
-        return self.model_type in ("gpt2", "openai-gpt") and module.rpartition(".")[2] in ("c_attn", "c_proj", "c_fc", "q_attn")
+        return self.model_type in ("gpt2", "openai-gpt") and module.rpartition(".")[2] in (
+            "c_attn",
+            "c_proj",
+            "c_fc",
+            "q_attn",
+        )

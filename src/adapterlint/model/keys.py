@@ -72,7 +72,9 @@ METHOD_PREFIXES = {
 }
 PROMPT_TYPES = frozenset({"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT"})
 _METHOD_TOKENS = tuple(sorted({p for p in METHOD_PREFIXES.values() if p != "lora_"}))
-_LORA_TOKENS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_E"})
+_LORA_TOKENS = frozenset(
+    {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_E"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,13 @@ def _parse(name: str, keep: frozenset[str]) -> Key:
         if part == "base_layer" and index + 1 < len(path):
             return _base_layer_key(name, prefix, wrappers, path, index)
         if part.startswith(("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")):
-            return _key(name, prefix, wrappers, path[:index], Kind.RESIDUE, path[index:], parameter=".".join(path[index:]))
+            return _key(
+                name, prefix, wrappers, path[:index], Kind.RESIDUE, path[index:], parameter=".".join(path[index:])
+            )
         if part.startswith(_METHOD_TOKENS) or part.startswith("lora_"):
-            return _key(name, prefix, wrappers, path[:index], Kind.METHOD, path[index:], parameter=".".join(path[index:]))
+            return _key(
+                name, prefix, wrappers, path[:index], Kind.METHOD, path[index:], parameter=".".join(path[index:])
+            )
     return _key(name, prefix, wrappers, path[:-1], Kind.FULL, path[-1:], parameter=path[-1] if path else "")
 
 

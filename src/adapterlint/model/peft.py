@@ -81,7 +81,7 @@ class Selection:
     Args:
         adapter: the adapter whose config is read.
         base: needed for ``all-linear`` and for null targets.
-        legacy: match as PEFT 0.3 to 0.5 did: a list entry needs no dot before it.
+        legacy: match as PEFT 0.3 to 0.5 did: a list entry needs no dot before it, and there is no exclude_modules.
     """
 
     def __init__(self, adapter: Adapter, base: Base | None = None, legacy: bool = False) -> None:
@@ -93,7 +93,7 @@ class Selection:
 
     def __call__(self, module: str) -> bool:
         """Whether this module path (without ``base_model.model.``) is selected."""
-        return not self.excluded(module) and self._match(module)
+        return (self._legacy or not self.excluded(module)) and self._match(module)
 
     def excluded(self, module: str) -> bool:
         """Whether ``exclude_modules`` takes the module out."""
@@ -153,9 +153,7 @@ def selected_modules(adapter: Adapter, base: Base, legacy: bool = False) -> tupl
     """Modules of the base that the adapter's config selects and that it does not save whole, in the base's order."""
     selection = Selection(adapter, base, legacy)
     saved = saved_names(adapter)
-    return tuple(
-        module for module in base.modules if selection(module) and saved_root(saved, module) is None
-    )
+    return tuple(module for module in base.modules if selection(module) and saved_root(saved, module) is None)
 
 
 @lru_cache(maxsize=1024)

@@ -187,5 +187,3 @@ def first_names(names: Iterable[str], limit: int = 3) -> str:
 def is_pair(entry: ModuleTensors) -> bool:
     """Whether both halves of a LoRA pair are stored."""
     return entry.a is not None and entry.b is not None
-
-

@@ -26,4 +26,6 @@ class Tensor(NamedTuple):
 
 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-UNSCALED_DTYPES = frozenset({"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "I8", "U8"})
+UNSCALED_DTYPES = frozenset(
+    {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "I8", "U8"}
+)

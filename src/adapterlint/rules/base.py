@@ -11,6 +11,7 @@ from adapterlint.rules.examples import AnyExample
 
 Need = Literal["files", "config", "header", "payload", "base", "set"]
 
+
 class _RuleBase:
     """Attributes that every rule has; the documentation page is the docstring.
 

@@ -132,7 +132,12 @@ def bert_base(layers: int = 2) -> BaseExample:
             tensors[f"{stem}.attention.self.{leaf}.bias"] = ("F32", (16,))
         for parameter, entry in norm.items():
             tensors[f"{stem}.output.LayerNorm.{parameter}"] = entry
-    config = {"architectures": ["BertForSequenceClassification"], "model_type": "bert", "hidden_size": 16, "num_labels": 3}
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "hidden_size": 16,
+        "num_labels": 3,
+    }
     return BaseExample(config, tensors)
 
 

@@ -41,7 +41,11 @@ class RankMismatch(Rule):
 
     @staticmethod
     def valid() -> list[AnyExample]:
-        mixed = {**llama_tensors(4, layers=1), **lora_pair("model.layers.1.self_attn.q_proj", 2), **lora_pair("model.layers.1.self_attn.v_proj", 4)}
+        mixed = {
+            **llama_tensors(4, layers=1),
+            **lora_pair("model.layers.1.self_attn.q_proj", 2),
+            **lora_pair("model.layers.1.self_attn.v_proj", 4),
+        }
         return [
             Example("rank as configured", lora_config(r=4), llama_tensors(4)),
             Example("rank_pattern by suffix", lora_config(rank_pattern={"layers.1.self_attn.q_proj": 2}), mixed),
@@ -54,7 +58,11 @@ class RankMismatch(Rule):
         return [
             Example("r is too large", lora_config(r=8), llama_tensors(4)),
             Example("r is absent and the rank is not 8", lora_config(r=...), llama_tensors(4)),
-            Example("rank_pattern was lost", lora_config(), {**llama_tensors(4, 1), **lora_pair("model.layers.1.self_attn.q_proj", 2)}),
+            Example(
+                "rank_pattern was lost",
+                lora_config(),
+                {**llama_tensors(4, 1), **lora_pair("model.layers.1.self_attn.q_proj", 2)},
+            ),
             Example("embedding", lora_config(target_modules=["embed_tokens"], r=2), _embedding(4)),
         ]
 
@@ -72,7 +80,9 @@ class RankMismatch(Rule):
                 wrong.setdefault((expected, stored), []).append(key)
                 continue
             if subject.adapter.get("rank_pattern"):
-                eras.update(era for era in ("combined", "dotted") if peft.rank(subject.adapter, key.module, era) != stored)
+                eras.update(
+                    era for era in ("combined", "dotted") if peft.rank(subject.adapter, key.module, era) != stored
+                )
         for (expected, stored), found in wrong.items():
             yield self._mismatch(subject, expected, stored, found)
         if eras and not wrong:

@@ -1,0 +1,81 @@
+"""AL506."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, raises, wrong
+from adapterlint.model.keys import Kind
+from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.rules.base import SetRule
+from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
+
+_TEXT = "ValueError: LoraModel supports only 1 adapter with bias. When using multiple adapters, set bias to 'none' for all adapters."
+_BIAS = {"base_model.model.bert.encoder.layer.0.attention.self.query.base_layer.bias": ("F32", (16,))}
+
+
+class BiasInSet(SetRule):
+    """## What it does
+    Looks for members of a set whose `bias` is not `"none"`.
+
+    ## Why is this bad?
+    Trained biases are written into the shared base. Two such adapters raise on every release; one raises up to 0.17
+    unless it is loaded first, and changes the output of all others where it does not.
+
+    ## Example
+    `"bias": "all"` in one of two adapters.
+
+    ## Fix
+    None that keeps the biases: train without them, or load the adapter alone.
+
+    ## References
+    - peft#2112; measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL506"
+    name = "bias-in-set"
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        none = Example("a", bert_config(), bert_tensors())
+        return [SetExample("no biases", {"a": none, "b": none}, bert_base())]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        none = Example("a", bert_config(), bert_tensors())
+        biased = Example("b", bert_config(bias="all"), {**bert_tensors(), **_BIAS})
+        return [
+            SetExample("one, second", {"a": none, "b": biased}, bert_base()),
+            SetExample("two", {"a": biased, "b": biased}, bert_base()),
+        ]
+
+    def check(self, subject: SetSubject) -> Iterator[Finding]:
+        members = [m for m in subject.members if m.adapter.is_lora and m.adapter.get("bias", "none") not in ("none", None)]
+        if not members:
+            return
+        names = ", ".join(member.adapter.name for member in members)
+        yield self.finding(
+            f"trained biases in a set ({names}) go into the base that all its adapters share",
+            members[0].at_field("bias"),
+            related=tuple(member.at_field("bias", member.adapter.name) for member in members[1:]),
+            effects=tuple(_effects(subject, members)),
+            adapters=subject.paths,
+        )
+
+
+def _effects(subject: SetSubject, members: list[Subject]) -> Iterator[Effect]:
+    later = [member for member in subject.members[1:] if member in members]
+    if len(members) > 1:
+        yield raises("peft", _TEXT, adapter=later[0].adapter.name)
+        return
+    if later:
+        yield raises("peft<0.18", _TEXT, adapter=later[0].adapter.name)
+    if _stores_bias(members[0]):
+        yield wrong("peft>=0.18" if later else "peft", adapter=subject.members[0].adapter.name)
+
+
+def _stores_bias(member: Subject) -> bool:
+    """Whether a bias of the base is in the file, under the name of any release."""
+    return any(
+        key.parameter == "bias" and key.kind in (Kind.BASE_LAYER, Kind.FULL) and not key.infix for key in member.adapter.keys
+    )

@@ -1,0 +1,74 @@
+"""AL510."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, Severity, raises, wrong
+from adapterlint.model.keys import Kind
+from adapterlint.model.subject import SetSubject, Subject, first_names
+from adapterlint.rules.base import SetRule
+from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config
+
+
+class DifferingTargets(SetRule):
+    """## What it does
+    Looks for sets in which a later adapter has LoRA layers in modules where the first has none.
+
+    ## Why is this bad?
+    Up to 0.10 PEFT leaves the later adapter's layers active after loading, so that the first answers wrongly until
+    `set_adapter` is called.
+
+    ## Example
+    `["q_proj"]` first, `["q_proj", "v_proj"]` second.
+
+    ## Fix
+    None needed for 0.11 and later; before, call `set_adapter` after loading.
+
+    ## References
+    - Measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL510"
+    name = "differing-targets"
+    severity = Severity.NOTE
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        both = Example("a", lora_config(), llama_tensors())
+        one = Example("b", lora_config(target_modules=["q_proj"]), llama_tensors(leaves=("q_proj",)))
+        return [
+            SetExample("equal", {"a": both, "b": both}, llama_base()),
+            SetExample("the wider one first", {"a": both, "b": one}, llama_base()),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        both = Example("a", lora_config(), llama_tensors())
+        one = Example("b", lora_config(target_modules=["q_proj"]), llama_tensors(leaves=("q_proj",)))
+        return [SetExample("the wider one last", {"b": one, "a": both}, llama_base())]
+
+    def check(self, subject: SetSubject) -> Iterator[Finding]:
+        if any(not member.adapter.is_lora for member in subject.members):
+            return
+        first, *later = subject.members
+        own = set(first.selected) if first.base else set(first.covered)
+        for member in later:
+            beyond = [module for module in member.covered if module not in own]
+            if beyond:
+                yield self.finding(
+                    f"{member.adapter.name} has LoRA layers where {first.adapter.name}, the first of the set, has none: "
+                    + first_names(beyond),
+                    member.at_field("target_modules"),
+                    related=(first.at_field("target_modules", first.adapter.name),),
+                    effects=tuple(_effects(first, member, beyond)),
+                    adapters=subject.paths,
+                )
+                return
+
+
+def _effects(first: Subject, member: Subject, beyond: list[str]) -> Iterator[Effect]:
+    embedding = any(Kind.EMBEDDING_A in member.covered[module].by_kind for module in beyond)
+    if embedding:
+        yield raises("peft<0.6", f"KeyError: '{first.adapter.name}'", adapter=first.adapter.name)
+    yield wrong("peft>=0.6,<0.11" if embedding else "peft<0.11", adapter=first.adapter.name)

@@ -1,0 +1,77 @@
+"""AL502."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Finding, unknown, wrong
+from adapterlint.model import peft
+from adapterlint.model.keys import Key, Kind
+from adapterlint.model.subject import SetSubject, Subject, first_names
+from adapterlint.rules.base import SetRule
+from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
+from adapterlint.rules.tensors.undeclared_full_tensor import altering_keys
+
+_CLASSIFIER = {"base_model.model.classifier.weight": ("F32", (3, 16)), "base_model.model.classifier.bias": ("F32", (3,))}
+
+
+class SharedBaseOverwrite(SetRule):
+    """## What it does
+    Looks, in a set, for members with whole parameters that `modules_to_save` does not declare, and for
+    `base_layer.weight` tensors that differ from the base.
+
+    ## Why is this bad?
+    PEFT writes them into the base that all adapters share: every other adapter changes. If another adapter declared
+    the module first, they are dropped instead.
+
+    ## Example
+    One adapter with an undeclared `classifier.weight`, loaded beside another.
+
+    ## Fix
+    Declare the module (AL211), then give the set its union (AL501).
+
+    ## References
+    - Measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL502"
+    name = "shared-base-overwrite"
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        head = Example("a", bert_config(modules_to_save=["classifier"]), {**bert_tensors(), **_CLASSIFIER})
+        return [SetExample("declared", {"a": head, "b": head}, bert_base())]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        head = Example("a", bert_config(), {**bert_tensors(), **_CLASSIFIER})
+        none = Example("b", bert_config(), bert_tensors())
+        return [SetExample("undeclared", {"a": head, "b": none}, bert_base())]
+
+    def check(self, subject: SetSubject) -> Iterator[Finding]:
+        for member in subject.members:
+            if not member.adapter.is_lora:
+                continue
+            keys = [*(key for key in altering_keys(member) if not _typed_head(subject, key)), *_altered_layers(member)]
+            if keys:
+                sure = member.base is not None
+                yield self.finding(
+                    f"{member.adapter.name} overwrites {len(keys)} parameters of the base that all adapters of the set "
+                    f"share: {first_names(key.full_name for key in keys)}",
+                    member.at_tensor(keys[0].name),
+                    effects=(wrong(adapter=member.adapter.name),) if sure else (unknown(missing=("base",)),),
+                    adapters=subject.paths,
+                )
+
+
+def _typed_head(subject: SetSubject, key: Key) -> bool:
+    """Whether the first adapter's task class declares the head for everyone."""
+    return peft.saved_root(peft.implied_heads(subject.members[0].adapter), key.module) is not None
+
+
+def _altered_layers(member: Subject) -> Iterator[Key]:
+    for key in member.adapter.keys:
+        if key.kind is Kind.BASE_LAYER and key.parameter == "weight" and member.base is not None:
+            stored = member.base.parameters.get(f"{key.module}.weight")
+            if stored is not None and member.payload.equals_base(member.adapter.tensors[key.name], stored) is False:
+                yield key

@@ -1,0 +1,77 @@
+"""AL513."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, raises, wrong
+from adapterlint.model.keys import PREFIX, Kind
+from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.rules.base import SetRule
+from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config
+
+_ROWS = {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": ("F32", (3, 16))}
+_INDICES = {"embed_tokens": [3, 5, 7]}
+
+
+class TokenRowsInSet(SetRule):
+    """## What it does
+    Looks for sets in which some adapters have `trainable_token_indices` and others have none.
+
+    ## Why is this bad?
+    PEFT 0.15 and later look for token rows in every adapter once the embedding is wrapped: an adapter without them,
+    loaded later, raises a KeyError. Loaded first, it answers with the other's tokens up to 0.17.
+
+    ## Example
+    An adapter with three trained tokens, then an ordinary one.
+
+    ## Fix
+    None in the files: load adapters without token rows first, on PEFT 0.18 or later.
+
+    ## References
+    - PEFT `utils/other.py`, `TrainableTokensWrapper`; measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL513"
+    name = "token-rows-in-set"
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        rows = Example("a", lora_config(trainable_token_indices=_INDICES), {**llama_tensors(), **_ROWS})
+        return [SetExample("both have rows", {"a": rows, "b": rows}, llama_base())]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        rows = Example("a", lora_config(trainable_token_indices=_INDICES), {**llama_tensors(), **_ROWS})
+        plain = Example("b", lora_config(), llama_tensors())
+        return [
+            SetExample("rows first", {"a": rows, "b": plain}, llama_base()),
+            SetExample("rows second", {"b": plain, "a": rows}, llama_base()),
+        ]
+
+    def check(self, subject: SetSubject) -> Iterator[Finding]:
+        having = [bool(member.adapter.get("trainable_token_indices")) for member in subject.members]
+        if all(having) or not any(having):
+            return
+        number = having.index(True)
+        owner = subject.members[number]
+        yield self.finding(
+            f"only some adapters of this set train token rows ({owner.adapter.name} does)",
+            owner.at_field("trainable_token_indices"),
+            effects=tuple(_effects(subject, having, number)),
+            adapters=subject.paths,
+        )
+
+
+def _effects(subject: SetSubject, having: list[bool], number: int) -> Iterator[Effect]:
+    later = next((m for m, has in zip(subject.members[number + 1 :], having[number + 1 :], strict=True) if not has), None)
+    if later is not None:
+        name = _row_name(subject.members[number])
+        yield raises("peft>=0.15", f"KeyError: '{name}'", adapter=later.adapter.name)
+    elif number:
+        yield wrong("peft>=0.15,<0.18", adapter=subject.members[0].adapter.name)
+
+
+def _row_name(member: Subject) -> str:
+    stored = next((key.canonical for key in member.adapter.keys if key.kind is Kind.TOKENS), None)
+    return stored or f"{PREFIX}embed_tokens.token_adapter.trainable_tokens_delta"

@@ -1,0 +1,136 @@
+"""AL213."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Finding, Fix, RenameTensor, Safety, SetConfig, Severity, wrong
+from adapterlint.model.keys import PREFIX, Key, Kind
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import (
+    AnyExample,
+    Example,
+    bert_base,
+    bert_config,
+    bert_tensors,
+    llama_tensors,
+    lora_config,
+)
+
+
+class BiasMismatch(Rule):
+    """## What it does
+    Compares `lora_bias` and `bias` with the bias tensors in the file.
+
+    ## Why is this bad?
+    `lora_B.bias` without `lora_bias` is dropped. The trained bias of a targeted module is read as
+    `<module>.base_layer.bias` since 0.7 and as `<module>.bias` before; under the other name it is dropped, silently.
+    PEFT 0.7.1 to 0.20 did not store the biases of `bias="lora_only"` at all.
+
+    ## Example
+    `"bias": "all"` and `…query.bias` for a module that has LoRA tensors.
+
+    ## Fix
+    Safe: `lora_bias` is set; `….bias` is renamed to `….base_layer.bias`.
+
+    ## References
+    - PEFT `utils/save_and_load.py`; measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL213"
+    name = "bias-mismatch"
+    needs = ("config", "header")
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        other = {"base_model.model.bert.encoder.layer.0.output.LayerNorm.bias": ("F32", (16,))}
+        return [
+            Example("no biases", bert_config(), bert_tensors(), bert_base()),
+            Example("lora_bias", lora_config(lora_bias=True), {**llama_tensors(), **_lora_bias()}),
+            Example("bias of a module without LoRA", bert_config(bias="all"), {**bert_tensors(), **other}),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        query = "base_model.model.bert.encoder.layer.0.attention.self.query"
+        return [
+            Example("lora_bias was lost", lora_config(), {**llama_tensors(), **_lora_bias()}),
+            Example("lora_bias without biases", lora_config(lora_bias=True), llama_tensors()),
+            Example("the old name", bert_config(bias="all"), {**bert_tensors(), f"{query}.bias": ("F32", (16,))}),
+            Example("biases were not stored", bert_config(bias="lora_only"), bert_tensors(), bert_base()),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        if not subject.adapter.is_lora:
+            return
+        yield from self._lora_bias(subject)
+        yield from self._base_bias(subject)
+
+    def _lora_bias(self, subject: Subject) -> Iterator[Finding]:
+        adapter = subject.adapter
+        biases = [key for key in adapter.keys if key.kind is Kind.LORA_BIAS]
+        flag = adapter.get("lora_bias") is True
+        if biases and not flag:
+            yield self.finding(
+                f"{len(biases)} lora_B.bias tensors are stored but lora_bias is not set, so PEFT drops them",
+                subject.at_field("lora_bias"),
+                related=(subject.at_tensor(biases[0].name, "stored"),),
+                effects=(wrong(),),
+                fix=Fix("Set lora_bias to true (PEFT 0.14 or newer)", Safety.SAFE, (SetConfig("/lora_bias", True),)),
+            )
+        bare = [module for module, entry in subject.covered.items() if entry.b and Kind.LORA_BIAS not in entry.by_kind]
+        if flag and bare and not subject.adapter.get("modules_to_save"):
+            yield self.finding(
+                f"lora_bias is set but {len(bare)} modules have no lora_B.bias: {first_names(bare)}",
+                subject.at_field("lora_bias"),
+                effects=(wrong(),) if biases else (wrong("peft>=0.14"),),
+            )
+
+    def _base_bias(self, subject: Subject) -> Iterator[Finding]:
+        adapter = subject.adapter
+        mode = adapter.get("bias")
+        targeted = set(subject.covered)
+        old = [k for k in adapter.full_keys if k.parameter == "bias" and k.module in targeted and k.infix is None]
+        new = [
+            k
+            for k in adapter.keys
+            if k.kind is Kind.BASE_LAYER and k.parameter == "bias" and not _equals_base(subject, k)
+        ]
+        old = [key for key in old if not _equals_base(subject, key)]
+        if old:
+            renames = tuple(RenameTensor(key.name, f"{PREFIX}{key.module}.base_layer.bias") for key in old)
+            yield self.finding(
+                f"{len(old)} biases of targeted modules stand under the name that PEFT read up to 0.6: "
+                + first_names(key.name for key in old),
+                subject.at_tensor(old[0].name),
+                effects=(wrong("peft>=0.7"),),
+                fix=Fix(f"Rename {len(old)} tensors to ….base_layer.bias (PEFT 0.7 or newer)", Safety.SAFE, renames),
+            )
+        if new:
+            yield self.finding(
+                f"{len(new)} biases of targeted modules stand under base_layer, which PEFT reads since 0.7: "
+                + first_names(key.name for key in new),
+                subject.at_tensor(new[0].name),
+                effects=(wrong("peft<0.7"),),
+                severity=Severity.NOTE,
+            )
+        if mode == "lora_only" and not old and not new and _base_has_biases(subject):
+            yield self.finding(
+                "bias is 'lora_only' but no trained bias is stored; PEFT 0.7.1 to 0.20 lost them when saving",
+                subject.at_field("bias"),
+                effects=(),
+            )
+
+
+def _equals_base(subject: Subject, key: Key) -> bool:
+    stored = subject.base.parameters.get(f"{key.module}.{key.parameter}") if subject.base else None
+    return stored is not None and subject.payload.equals_base(subject.adapter.tensors[key.name], stored) is True
+
+
+def _base_has_biases(subject: Subject) -> bool:
+    return subject.base is not None and any("bias" in subject.base.modules.get(m, {}) for m in subject.covered)
+
+
+def _lora_bias() -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name.replace(".weight", ".bias"): ("F32", (16,)) for name in llama_tensors() if "lora_B" in name}

@@ -1,0 +1,118 @@
+"""AL206."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, Severity
+from adapterlint.model import peft
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+class MissingLoraTensor(Rule):
+    """## What it does
+    Looks for modules that `target_modules` selects, whose siblings in other layers have LoRA tensors and which have
+    none.
+
+    ## Why is this bad?
+    PEFT leaves the layer at its start value, where it does nothing: part of what was trained is gone, silently up to
+    0.13 and with a warning about missing keys since.
+
+    ## Example
+    Tensors for layers 0 and 2 of a three-layer model whose config selects all of them.
+
+    ## Fix
+    None: the tensors are lost. If the layer was left out on purpose, say so with `layers_to_transform`.
+
+    ## References
+    - Measured on 0.4.0 to 0.21.2. A target whose leaf has no tensors anywhere is harmless and not reported.
+    """
+
+    code = "AL206"
+    name = "missing-lora-tensor"
+    needs = ("config", "header")
+    severity = Severity.NOTE
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        wide = lora_config(target_modules=["q_proj", "v_proj", "o_proj", "c_attn"])
+        return [
+            Example("complete", lora_config(), llama_tensors(), llama_base()),
+            Example("a target without tensors anywhere", wide, llama_tensors(), llama_base()),
+            Example("layers chosen", lora_config(layers_to_transform=[1]), _layers(1), llama_base()),
+            Example(
+                "regular expression",
+                lora_config(target_modules=r".*\.1\..*\.(q_proj|v_proj)"),
+                _layers(1),
+                llama_base(),
+            ),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        return [
+            Example("a layer of the base is missing", lora_config(), llama_tensors(layers=2), llama_base(layers=3)),
+            Example("a gap", lora_config(), _layers(0, 1, 3)),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        adapter = subject.adapter
+        if not adapter.is_lora or not adapter.modules:
+            return
+        if subject.base is not None:
+            missing = _absent_in_base(subject)
+            effects = (Effect(Outcome.WRONG, "peft", stage="after_load"),)
+        else:
+            missing, effects = _gaps(subject), ()
+        if missing:
+            yield self.finding(
+                f"{len(missing)} selected modules have no LoRA tensors although their siblings have: {first_names(missing)}",
+                subject.at_field("target_modules"),
+                effects=effects,
+                fix=Fix("Export the adapter again, or choose the layers with layers_to_transform", Safety.DISPLAY),
+            )
+
+
+def pattern(module: str) -> str:
+    """A module path with every number replaced, so that siblings in other layers are equal."""
+    return _NUMBER.sub("#", module)
+
+
+def _absent_in_base(subject: Subject) -> list[str]:
+    series = {pattern(module) for module in subject.adapter.modules}
+    return [
+        module
+        for module in subject.selected
+        if module not in subject.adapter.modules and pattern(module) in series and "#" in pattern(module)
+    ]
+
+
+def _gaps(subject: Subject) -> list[str]:
+    """Without a base: layer numbers between the first and the last that every target leaves out."""
+    layers: dict[str, set[int]] = {}
+    for module in subject.adapter.modules:
+        index = peft.layer_index(module)
+        if index is not None:
+            layers.setdefault(pattern(module), set()).add(index)
+    found = []
+    for series, present in layers.items():
+        if series.count("#") != 1:
+            continue
+        for index in sorted(set(range(min(present), max(present))) - present):
+            module = series.replace("#", str(index))
+            if subject.selection(module) and not any(index in other for other in layers.values()):
+                found.append(module)
+    return found
+
+
+def _layers(*numbers: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    found = {}
+    for number in numbers:
+        for name, entry in llama_tensors(layers=1).items():
+            found[name.replace(".0.", f".{number}.")] = entry
+    return found

@@ -1,0 +1,78 @@
+"""AL215."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Finding, Fix, Safety, Severity, raises, unknown
+from adapterlint.model import peft
+from adapterlint.model.keys import PREFIX
+from adapterlint.model.subject import Subject
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, bert_base, bert_config, bert_tensors
+
+
+class MissingTaskHead(Rule):
+    """## What it does
+    Looks for classification adapters (`SEQ_CLS`, `TOKEN_CLS`, `QUESTION_ANS`) that store no head.
+
+    ## Why is this bad?
+    PEFT adds `classifier` and `score` (or `qa_outputs`) to `modules_to_save` for these task types. From 0.15 on it
+    then raises a KeyError; before, the head is whatever the base has: random, for a base that was not fine-tuned.
+
+    ## Example
+    `"task_type": "SEQ_CLS"` and no tensor of a classifier.
+
+    ## Fix
+    Unsafe, by hand: set `task_type` to null (or `FEATURE_EXTRACTION`) if the head was never meant to be saved.
+
+    ## References
+    - PEFT `peft_model.py`, `PeftModelForSequenceClassification`; peft#577, peft#876; measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL215"
+    name = "missing-task-head"
+    needs = ("config", "header")
+    severity = Severity.ERROR
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        head = {
+            "base_model.model.classifier.weight": ("F32", (3, 16)),
+            "base_model.model.classifier.bias": ("F32", (3,)),
+        }
+        segmentation = {"base_model.model.decode_head.classifier.weight": ("F32", (3, 16))}
+        return [
+            Example("stored", bert_config(task_type="SEQ_CLS"), {**bert_tensors(), **head}),
+            Example("another head", bert_config(task_type="SEQ_CLS"), {**bert_tensors(), **segmentation}),
+            Example("no task", bert_config(), bert_tensors()),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        return [
+            Example("nothing stored", bert_config(task_type="SEQ_CLS"), bert_tensors(), bert_base()),
+            Example("without a base", bert_config(task_type="TOKEN_CLS"), bert_tensors()),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        adapter = subject.adapter
+        heads = peft.implied_heads(adapter)
+        if not heads or any(peft.saved_root(heads, key.module) for key in adapter.saved.values()):
+            return
+        if subject.base is None and (adapter.names("modules_to_save") and adapter.saved):
+            return  # another declared head is stored
+        roots = (
+            [module for module in subject.saved_modules if peft.saves(heads, module)] if subject.base else [heads[0]]
+        )
+        if not roots:
+            return  # the base has no such module, so PEFT looks for none
+        yield self.finding(
+            f"task_type {adapter.get('task_type')} makes PEFT look for a saved {roots[0]}, and none is stored",
+            subject.at_field("task_type"),
+            effects=(
+                unknown("peft<0.15", missing=("weights",)),
+                raises("peft>=0.15", f"KeyError: '{PREFIX}{roots[0]}.weight'"),
+            ),
+            fix=Fix("Set task_type to null if the head was not trained", Safety.DISPLAY),
+        )

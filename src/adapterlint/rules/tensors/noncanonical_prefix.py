@@ -1,0 +1,133 @@
+"""AL201."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, Fix, Outcome, RenameTensor, Safety, Severity, raises
+from adapterlint.model import peft
+from adapterlint.model.keys import LORA_KINDS, METHOD_PREFIXES, PREFIX, Key, Kind
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
+
+
+class NoncanonicalPrefix(Rule):
+    """## What it does
+    Looks for tensor names that do not start with exactly one `base_model.model.`, or that hold a wrapper which a
+    training framework left behind: `module.`, `_orig_mod.`, `_fsdp_wrapped_module.`, `_checkpoint_wrapped_module.`.
+
+    ## Why is this bad?
+    PEFT drops a tensor whose name it does not find, without a word before 0.14 and with a warning about *missing*
+    keys since. The adapter loads and the base model answers.
+
+    ## Example
+    `base_model.model._orig_mod.model.layers.0.self_attn.q_proj.lora_A.weight`.
+
+    ## Fix
+    Safe: the tensors are renamed; their bytes stay. Refused where two names would become one.
+
+    ## References
+    - peft#2957, peft#2699, Automodel#3595.
+    - Measured on 0.4.0 to 0.21.2: no release finds such a tensor.
+    """
+
+    code = "AL201"
+    name = "noncanonical-prefix"
+    needs = ("config", "header")
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        return [
+            Example("canonical", lora_config(), llama_tensors()),
+            Example(
+                "prompt tuning has no prefix", {"peft_type": "PROMPT_TUNING"}, {"prompt_embeddings": ("F32", (4, 16))}
+            ),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        def change(old: str, new: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+            return renamed(llama_tensors(), lambda name: name.replace(old, new, 1))
+
+        return [
+            Example("no prefix", lora_config(), change(PREFIX, "")),
+            Example("doubled prefix", lora_config(), change(PREFIX, PREFIX * 2)),
+            Example("DistributedDataParallel", lora_config(), change(PREFIX, "module." + PREFIX)),
+            Example("torch.compile", lora_config(), change(PREFIX, PREFIX + "_orig_mod.")),
+            Example("FSDP, inside", lora_config(), change("self_attn.", "_fsdp_wrapped_module.self_attn.")),
+            Example("one layer only", lora_config(), change("model.layers.0.", "model.module.layers.0.")),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        adapter = subject.adapter
+        if adapter.peft_type not in METHOD_PREFIXES:
+            return
+        bad = [key for key in adapter.keys if not key.has_canonical_prefix and _belongs(subject, key)]
+        if not bad:
+            return
+        trained = [key for key in adapter.keys if key.kind in LORA_KINDS or key.kind is Kind.METHOD]
+        everything = all(not key.has_canonical_prefix for key in trained)
+        example = bad[0]
+        count = f"all {len(bad)}" if len(bad) == len(adapter.keys) else f"{len(bad)} of {len(adapter.keys)}"
+        yield self.finding(
+            f"{_what(bad)} in {count} tensor names, so PEFT drops them: {first_names(key.name for key in bad)}",
+            subject.at_tensor(example.name),
+            effects=tuple(_effects(subject, bad, everything)),
+            fix=rename_fix(subject, bad, "canonical names"),
+            severity=Severity.ERROR,
+        )
+
+
+def _belongs(subject: Subject, key: Key) -> bool:
+    """Whether the tensor is of this adapter at all: bare words such as ``scale`` are AL204's.
+
+    Other methods share tensors that belong to no module (VeRA's ``base_model.vera_A``); only their per-module ones count.
+    """
+    if key.kind is Kind.FULL and not subject.adapter.is_lora:
+        return peft.saved_root(subject.saved_names, key.module) is not None
+    return key.kind in LORA_KINDS or bool(key.module)
+
+
+def _what(bad: list[Key]) -> str:
+    wrappers = sorted({wrapper for key in bad for wrapper in key.wrappers})
+    if wrappers:
+        return "wrapper " + ", ".join(f"{wrapper!r}" for wrapper in wrappers)
+    prefixes = sorted({key.prefix for key in bad})
+    if prefixes == [""]:
+        return f"no {PREFIX!r} in front"
+    return "prefix " + ", ".join(f"{prefix!r}" for prefix in prefixes) + f" instead of {PREFIX!r}"
+
+
+def _effects(subject: Subject, bad: list[Key], everything: bool) -> Iterator[Effect]:
+    yield Effect(Outcome.WRONG, "peft", stage="after_load", inert=everything)
+    lost = lost_saved(subject, bad)
+    if lost:
+        yield raises("peft>=0.15", f"KeyError: '{lost[0]}'")
+
+
+def lost_saved(subject: Subject, keys: list[Key]) -> list[str]:
+    """Canonical names of declared saved-module tensors among the keys, which PEFT 0.15 and later look up by name."""
+    stored = subject.adapter.tensors
+    return [
+        key.canonical
+        for key in keys
+        if key.kind is Kind.FULL
+        and key.infix != "original_module"
+        and key.canonical not in stored
+        and peft.saved_root(subject.saved_names, key.module) is not None
+    ]
+
+
+def rename_fix(subject: Subject, keys: list[Key], what: str, safety: Safety = Safety.SAFE) -> Fix:
+    """Rename tensors to their canonical names; display only where two would become one."""
+    stored = set(subject.adapter.tensors)
+    renames = [(key.name, key.canonical) for key in keys if key.name != key.canonical]
+    staying = stored - {old for old, _ in renames}
+    clash = next(
+        (name for name, count in Counter(new for _, new in renames).items() if count > 1 or name in staying), None
+    )
+    if clash is not None:
+        return Fix(f"Remove one of the tensors that would both be named {clash}", Safety.DISPLAY)
+    return Fix(f"Rename {len(renames)} tensors to {what}", safety, tuple(RenameTensor(a, b) for a, b in renames))

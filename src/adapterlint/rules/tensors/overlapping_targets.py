@@ -1,0 +1,71 @@
+"""AL216."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Finding, raises
+from adapterlint.model import peft
+from adapterlint.model.subject import Subject
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, bert_base, bert_config, bert_tensors
+
+
+class OverlappingTargets(Rule):
+    """## What it does
+    Looks for LoRA targets inside a module that `modules_to_save` covers.
+
+    ## Why is this bad?
+    PEFT 0.6 to 0.13 wraps the container first and then fails on its part. Before and after, the part is left out of
+    LoRA, which is right. The same module in both lists is right everywhere.
+
+    ## Example
+    `"target_modules": ["dense"]` with `"modules_to_save": ["pooler"]` on Bert, whose pooler holds a `dense`.
+
+    ## Fix
+    None for old releases; from 0.14 on `exclude_modules` says it plainly.
+
+    ## References
+    - Measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL216"
+    name = "overlapping-targets"
+    needs = ("config", "header", "base")
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        pooler = _pooler()
+        same = bert_config(modules_to_save=["pooler.dense"], target_modules=["query", "value", "pooler.dense"])
+        return [
+            Example("apart", bert_config(modules_to_save=["pooler"]), {**bert_tensors(), **pooler}, bert_base()),
+            Example("the same module", same, {**bert_tensors(), **pooler}, bert_base()),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        config = bert_config(modules_to_save=["pooler"], target_modules=["query", "value", "dense"])
+        return [Example("inside", config, {**bert_tensors(), **_pooler()}, bert_base())]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        base = subject.base
+        if base is None or not subject.adapter.is_lora:
+            return
+        for root in subject.saved_modules:
+            inside = [m for m in base.modules if m.startswith(root + ".") and subject.selection(m)]
+            inside = [module for module in inside if not peft.saves(subject.saved_names, module)]
+            if inside:
+                part = inside[0][len(root) + 1 :].split(".")[0]
+                yield self.finding(
+                    f"target_modules selects {inside[0]}, which lies inside {root} of modules_to_save",
+                    subject.at_field("target_modules"),
+                    related=(subject.at_field("modules_to_save", "covers the container"),),
+                    effects=(
+                        raises("peft>=0.6,<0.14", f"AttributeError: ModulesToSaveWrapper has no attribute `{part}`"),
+                    ),
+                )
+
+
+def _pooler() -> dict[str, tuple[str, tuple[int, ...]]]:
+    stem = "base_model.model.bert.pooler.dense"
+    return {f"{stem}.weight": ("F32", (16, 16)), f"{stem}.bias": ("F32", (16,))}

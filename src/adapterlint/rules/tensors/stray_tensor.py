@@ -1,0 +1,83 @@
+"""AL204."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, Outcome
+from adapterlint.model.keys import METHOD_PREFIXES, PAIR_KINDS, Key, Kind
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
+
+# Names of other formats, which AL013 (foreign-format) explains.
+_FOREIGN = ("lora_down", "lora_up", "lora_a", "lora_b", "alpha", "lora_unet", "lora_te")
+
+
+class StrayTensor(Rule):
+    """## What it does
+    Looks for tensors that the declared method does not have: `ia3_l` in a LoRA adapter, `lora_A` without `.weight`,
+    grouped experts as NeMo writes them.
+
+    ## Why is this bad?
+    PEFT drops what it does not know and never says so. What was trained there is lost.
+
+    ## Example
+    `base_model.model.model.layers.0.mlp.experts.lora_gate_and_up_A` in an adapter of type `LORA`.
+
+    ## Fix
+    None: the file does not say what the tensor should be. Check `peft_type`, or convert with the tool that wrote it.
+
+    ## References
+    - NVIDIA-NeMo/Automodel#1814. Unexpected keys dropped: measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL204"
+    name = "stray-tensor"
+    needs = ("config", "header")
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        return [
+            Example("LoRA", lora_config(), llama_tensors()),
+            Example("AdaLoRA has no .weight", lora_config(peft_type="ADALORA"), _bare()),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        other = {"base_model.model.model.layers.0.self_attn.q_proj.ia3_l": ("F32", (16, 1))}
+        return [
+            Example("a tensor of IA3", lora_config(), {**llama_tensors(), **other}),
+            Example("LoRA without .weight", lora_config(), _bare()),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        adapter = subject.adapter
+        prefix = METHOD_PREFIXES.get(adapter.peft_type or "")
+        if prefix is None:
+            return
+        stray = [key for key in adapter.keys if _is_stray(key, prefix, adapter.is_lora)]
+        if not stray:
+            return
+        rest = [key for key in adapter.lora_keys if key not in stray]
+        yield self.finding(
+            f"{len(stray)} tensors belong to no parameter of a {adapter.peft_type} adapter and are dropped: "
+            + first_names(key.name for key in stray),
+            subject.at_tensor(stray[0].name),
+            effects=(Effect(Outcome.WRONG, "peft", stage="after_load", inert=not rest),),
+            related=(subject.at_field("peft_type", "the declared method"),),
+        )
+
+
+def _is_stray(key: Key, prefix: str, is_lora: bool) -> bool:
+    if key.kind is Kind.METHOD:
+        tail = key.suffix
+        foreign = any(tail.startswith(word) for word in _FOREIGN) or not key.module
+        return not foreign and (is_lora or not tail.startswith(prefix))
+    if is_lora and key.kind in PAIR_KINDS and key.adapter is None:
+        return key.suffix != key.canonical_suffix
+    return not is_lora and prefix != "lora_" and key.kind in PAIR_KINDS
+
+
+def _bare() -> dict[str, tuple[str, tuple[int, ...]]]:
+    return renamed(llama_tensors(), lambda name: name.removesuffix(".weight"))

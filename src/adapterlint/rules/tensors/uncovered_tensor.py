@@ -1,0 +1,161 @@
+"""AL205."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, SetConfig, raises
+from adapterlint.model import peft
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
+
+
+class UncoveredTensor(Rule):
+    """## What it does
+    Looks for LoRA tensors of modules that `target_modules` (with `exclude_modules`, `layers_to_transform`,
+    `layers_pattern`) does not select, as PEFT matches: a list entry is a name or a suffix after a dot, a text is a
+    regular expression that must match the whole path.
+
+    ## Why is this bad?
+    PEFT builds no layer there and drops the tensors without any warning, in every release. If nothing matches at all,
+    the load raises.
+
+    ## Example
+    `"target_modules": ["q_proj"]` beside tensors of `v_proj`; `"target_modules": "q_proj"` (a text, so it must match
+    the whole path).
+
+    ## Fix
+    Safe: the list is rebuilt from the stored tensors, when it then selects exactly their modules.
+
+    ## References
+    - PEFT `tuners/tuners_utils.py`, `check_target_module_exists`; measured on 0.4.0 to 0.21.2; peft#758.
+    """
+
+    code = "AL205"
+    name = "uncovered-tensor"
+    needs = ("config", "header")
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        regex = r".*\.(q_proj|v_proj)"
+        return [
+            Example("list", lora_config(), llama_tensors()),
+            Example("regular expression", lora_config(target_modules=regex), llama_tensors()),
+            Example("default targets", lora_config(target_modules=None), llama_tensors()),
+            Example("some layers", lora_config(layers_to_transform=[0]), llama_tensors(layers=1), llama_base()),
+            Example(
+                "wider than the tensors", lora_config(target_modules=["q_proj", "v_proj", "o_proj"]), llama_tensors()
+            ),
+            Example("all-linear", lora_config(target_modules="all-linear"), llama_tensors(), llama_base()),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        return [
+            Example("one name is missing", lora_config(target_modules=["q_proj"]), llama_tensors()),
+            Example(
+                "a text that should be a list", lora_config(target_modules="q_proj"), llama_tensors(), llama_base()
+            ),
+            Example("nothing matches", lora_config(target_modules=["to_q", "to_v"]), llama_tensors(), llama_base()),
+            Example("empty list", lora_config(target_modules=[]), llama_tensors()),
+            Example("excluded", lora_config(exclude_modules=["v_proj"]), llama_tensors(), llama_base()),
+            Example("layers left out", lora_config(layers_to_transform=[0]), llama_tensors(), llama_base()),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        adapter = subject.adapter
+        if not adapter.is_lora or not adapter.modules or adapter.get("target_parameters"):
+            return
+        lost = [
+            module
+            for module in adapter.modules
+            if not subject.selection(module)
+            and peft.saved_root(subject.saved_names, module) is None
+            and subject.module_exists(module) is not False
+        ]
+        if not lost:
+            return
+        total = len(adapter.modules)
+        field = "exclude_modules" if any(subject.selection.excluded(module) for module in lost) else "target_modules"
+        yield self.finding(
+            f"{field} leaves out {len(lost)} of {total} modules that the file has LoRA tensors for: {first_names(lost)}",
+            subject.at_field(field),
+            effects=tuple(_effects(subject, lost)),
+            related=tuple(
+                subject.at_tensor(key.name, "dropped") for key in list(adapter.modules[lost[0]].by_kind.values())[:1]
+            ),
+            fix=_fix(subject),
+        )
+
+
+def _effects(subject: Subject, lost: list[str]) -> Iterator[Effect]:
+    adapter = subject.adapter
+    kept = len(adapter.modules) - len(lost)
+    if matches_nothing(subject):
+        yield from nothing_matches(subject)
+        return
+    legacy = peft.Selection(adapter, subject.base, legacy=True)
+    still = [module for module in lost if not legacy(module)]
+    yield Effect(Outcome.WRONG, "peft>=0.6", stage="after_load", inert=kept == 0)
+    if still:
+        yield Effect(Outcome.WRONG, "peft<0.6", stage="after_load", inert=kept == 0)
+
+
+def matches_nothing(subject: Subject) -> bool:
+    """Whether the targets select no module at all, as far as base (or, without one, stored names) tell."""
+    if subject.base is not None:
+        return not any(subject.selection(module) for module in subject.base.modules)
+    return not any(subject.selection(module) for module in subject.adapter.modules)
+
+
+def nothing_matches(subject: Subject) -> Iterator[Effect]:
+    """The exceptions of targets that select no module, by release.
+
+    From 0.14 to 0.20 the check counts the modules of earlier adapters too, so that it is silent for a later one in a
+    set; :mod:`adapterlint.rules.sets.unmatched_targets` says so there.
+    """
+    targets = subject.adapter.get("target_modules")
+    old = repr(targets) if isinstance(targets, list) else str(targets)
+    new = _as_set(targets)
+    tail = "not found in the base model. Please check the target modules and try again."
+    empty = (
+        "No `target_modules` passed but also no `target_parameters` found. Please check the values for these arguments."
+    )
+    yield raises("peft<0.6", f"ValueError: Target modules {old} {tail}")
+    yield raises("peft>=0.6,<0.14", f"ValueError: Target modules {new} {tail}")
+    yield raises("peft>=0.14,<0.17", f"ValueError: Target modules {new} {tail}", scope="alone")
+    text = empty if targets == [] else f"Target modules {new} {tail}"
+    yield raises("peft>=0.17,<0.21", f"ValueError: {text}", scope="alone")
+    yield raises("peft>=0.21", f"NoMatchingPeftModuleError: {text}")
+
+
+def _as_set(targets: object) -> str:
+    if not isinstance(targets, list):
+        return str(targets)
+    return "{" + ", ".join(repr(name) for name in targets) + "}" if targets else "set()"
+
+
+def _fix(subject: Subject) -> Fix:
+    names = derive_targets(subject)
+    if names is None:
+        return Fix("List the trained modules in target_modules", Safety.DISPLAY)
+    edits = [SetConfig("/target_modules", names)]
+    for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+        if subject.adapter.get(field):
+            edits.append(SetConfig(f"/{field}", None))
+    return Fix(
+        f"Set target_modules to {names if len(names) <= 4 else f'{len(names)} names'}", Safety.SAFE, tuple(edits)
+    )
+
+
+def derive_targets(subject: Subject) -> list[str] | None:
+    """Names that select exactly the modules with stored tensors: leaf names where they do, else full paths."""
+    modules = [module for module in subject.adapter.modules if module]
+    if not modules:
+        return None
+    leaves = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
+    stored = set(modules)
+    universe = subject.base.modules if subject.base else stored
+    selected = {module for module in universe if any(module == leaf or module.endswith("." + leaf) for leaf in leaves)}
+    return sorted(leaves) if selected <= stored and stored <= selected | (stored - set(universe)) else modules
