@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from adapterlint import __version__, assemble
 from adapterlint.discover import discover
@@ -122,10 +121,10 @@ def examine(request: Request) -> Run:
         if own is not None and base is None:
             adapter = assemble.read_adapter(item, own)
         subject = assemble.subject(adapter, own, request.payload)
-        adapters.append(_run_rules(subject, adapter_rules(), errors))
+        adapters.append(check_adapter(subject, errors))
     sets = []
     for members in group(adapters, request.grouping, base is not None):
-        sets.append(_run_set(members, errors))
+        sets.append(_run_set(members, errors, request.grouping == "one"))
     return Run(targets, adapters, sets, base, errors)
 
 
@@ -185,18 +184,26 @@ def _crash(rule: Rule | SetRule, location: Location, adapters: tuple[str, ...] =
     )
 
 
-def _run_set(members: list[Checked], errors: list[str]) -> CheckedSet:
+def check_adapter(subject: Subject, errors: list[str] | None = None) -> Checked:
+    """Run every adapter rule on one adapter; tracebacks of rules that crash are added to ``errors``."""
+    return _run_rules(subject, adapter_rules(), errors if errors is not None else [])
+
+
+def check_set(subject: SetSubject, errors: list[str] | None = None) -> CheckedSet:
+    """Run every set rule on one set, in its own order only."""
+    members = [Checked(member) for member in subject.members]
+    return CheckedSet(subject, members, _set_findings(subject, errors if errors is not None else []))
+
+
+def _run_set(members: list[Checked], errors: list[str], declared: bool) -> CheckedSet:
     base = members[0].subject.base
     same = all(member.subject.base is base for member in members)
-    subject = SetSubject(tuple(member.subject for member in members), base if same else None)
+    explicit = declared or all(member.subject.adapter.explicit for member in members)
+    subject = SetSubject(tuple(member.subject for member in members), base if same else None, explicit)
     checked = CheckedSet(subject, members, _set_findings(subject, errors))
-    candidates = [
-        finding
-        for order in orders(subject)
-        for finding in (_set_findings(order, errors) if order is not subject else checked.findings)
-    ]
     own = [finding for member in members for finding in member.findings]
-    checked.since = loads_since(candidates + own, bundled())
+    found = [finding for order in orders(subject)[1:] for finding in _set_findings(order, errors)]
+    checked.since = loads_since([*checked.findings, *found, *own], bundled())
     return checked
 
 
@@ -304,8 +311,8 @@ def _summary(adapters: Sequence[AdapterReport], kept: Sequence[Reported], second
         errors=severities.count(Severity.ERROR),
         warnings=severities.count(Severity.WARNING),
         notes=severities.count(Severity.NOTE),
-        fixable=sum(item.finding.fix is not None and bool(item.finding.fix.edits or item.finding.fix.form) for item in kept),
+        fixable=sum(
+            item.finding.fix is not None and bool(item.finding.fix.edits or item.finding.fix.form) for item in kept
+        ),
         seconds=round(seconds, 6),
     )
-
-

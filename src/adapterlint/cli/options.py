@@ -33,14 +33,26 @@ def request_options(command: Command) -> Command:
     """Add the options that describe what to check."""
     decorators = [
         click.argument("paths", nargs=-1, required=True, type=click.Path()),
-        click.option("--target", "targets", multiple=True, metavar="SPEC", help="Such as 'peft==0.13.2' or 'peft>=0.6,<0.14'; repeatable."),
+        click.option(
+            "--target",
+            "targets",
+            multiple=True,
+            metavar="SPEC",
+            help="Such as 'peft==0.13.2' or 'peft>=0.6,<0.14'; repeatable.",
+        ),
         click.option("--base", metavar="DIR", help="The base model's directory; found by itself where it is local."),
         click.option("--select", multiple=True, callback=_codes, metavar="CODES", help="Report only these rules."),
         click.option("--ignore", multiple=True, callback=_codes, metavar="CODES", help="Do not report these rules."),
         click.option("--set", "one_set", is_flag=True, help="Treat all adapters found as one set."),
         click.option("--no-sets", is_flag=True, help="Look at every adapter on its own."),
         click.option("--no-payload", is_flag=True, help="Read headers only, no tensor data."),
-        click.option("--operation", "operations", multiple=True, type=click.Choice([*OPERATIONS, "all"]), help="Also report what breaks in this operation; repeatable."),
+        click.option(
+            "--operation",
+            "operations",
+            multiple=True,
+            type=click.Choice([*OPERATIONS, "all"]),
+            help="Also report what breaks in this operation; repeatable.",
+        ),
     ]
     for decorator in reversed(decorators):
         command = decorator(command)

@@ -50,7 +50,9 @@ class BiasInSet(SetRule):
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
-        members = [m for m in subject.members if m.adapter.is_lora and m.adapter.get("bias", "none") not in ("none", None)]
+        members = [
+            m for m in subject.members if m.adapter.is_lora and m.adapter.get("bias", "none") not in ("none", None)
+        ]
         if not members:
             return
         names = ", ".join(member.adapter.name for member in members)
@@ -77,5 +79,6 @@ def _effects(subject: SetSubject, members: list[Subject]) -> Iterator[Effect]:
 def _stores_bias(member: Subject) -> bool:
     """Whether a bias of the base is in the file, under the name of any release."""
     return any(
-        key.parameter == "bias" and key.kind in (Kind.BASE_LAYER, Kind.FULL) and not key.infix for key in member.adapter.keys
+        key.parameter == "bias" and key.kind in (Kind.BASE_LAYER, Kind.FULL) and not key.infix
+        for key in member.adapter.keys
     )

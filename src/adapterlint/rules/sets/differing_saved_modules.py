@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Fix, Location, Safety, raises, wrong
-from adapterlint.model.subject import SetSubject
+from adapterlint.model import peft
+from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.model.together import SavedSets, saved_sets
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
-_CLASSIFIER = {"base_model.model.classifier.weight": ("F32", (3, 16)), "base_model.model.classifier.bias": ("F32", (3,))}
+_CLASSIFIER = {
+    "base_model.model.classifier.weight": ("F32", (3, 16)),
+    "base_model.model.classifier.bias": ("F32", (3,)),
+}
 _POOLER = {
     "base_model.model.bert.pooler.dense.weight": ("F32", (16, 16)),
     "base_model.model.bert.pooler.dense.bias": ("F32", (16,)),
@@ -69,9 +73,7 @@ class DifferingSavedModules(SetRule):
         before = saved_sets(subject, heads_for_all=False)
         if len(set(now.saved)) == 1 and len(set(before.saved)) == 1:
             return
-        listed = "; ".join(
-            f"{name}: {', '.join(sorted(saved)) or 'none'}" for name, saved in zip(now.names, now.saved, strict=True)
-        )
+        listed = ", ".join(f"{member.adapter.name}: {_said(member)}" for member in subject.members)
         yield self.finding(
             f"the adapters of this set save different modules ({listed})",
             subject.members[0].at_field("modules_to_save", now.names[0]),
@@ -80,6 +82,12 @@ class DifferingSavedModules(SetRule):
             fix=Fix("Give every adapter the union of the saved modules", Safety.SAFE, form="union"),
             adapters=subject.paths,
         )
+
+
+def _said(member: Subject) -> str:
+    """What a member saves, in the config's own words as far as they match anything."""
+    names = [name for name in member.saved_names if any(peft.saves((name,), root) for root in member.saved_modules)]
+    return " and ".join(names) or "none"
 
 
 def _places(subject: SetSubject) -> Iterator[Location]:

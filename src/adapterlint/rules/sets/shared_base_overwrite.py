@@ -12,7 +12,10 @@ from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 from adapterlint.rules.tensors.undeclared_full_tensor import altering_keys
 
-_CLASSIFIER = {"base_model.model.classifier.weight": ("F32", (3, 16)), "base_model.model.classifier.bias": ("F32", (3,))}
+_CLASSIFIER = {
+    "base_model.model.classifier.weight": ("F32", (3, 16)),
+    "base_model.model.classifier.bias": ("F32", (3,)),
+}
 
 
 class SharedBaseOverwrite(SetRule):

@@ -11,7 +11,10 @@ from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
-_CLASSIFIER = {"base_model.model.classifier.weight": ("F32", (3, 16)), "base_model.model.classifier.bias": ("F32", (3,))}
+_CLASSIFIER = {
+    "base_model.model.classifier.weight": ("F32", (3, 16)),
+    "base_model.model.classifier.bias": ("F32", (3,)),
+}
 _SIGNATURE_CHANGED = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 
 

@@ -64,7 +64,9 @@ class TokenRowsInSet(SetRule):
 
 
 def _effects(subject: SetSubject, having: list[bool], number: int) -> Iterator[Effect]:
-    later = next((m for m, has in zip(subject.members[number + 1 :], having[number + 1 :], strict=True) if not has), None)
+    later = next(
+        (m for m, has in zip(subject.members[number + 1 :], having[number + 1 :], strict=True) if not has), None
+    )
     if later is not None:
         name = _row_name(subject.members[number])
         yield raises("peft>=0.15", f"KeyError: '{name}'", adapter=later.adapter.name)

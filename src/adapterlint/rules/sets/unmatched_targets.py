@@ -49,11 +49,15 @@ class UnmatchedTargets(SetRule):
             adapter = member.adapter
             if not adapter.is_lora or not adapter.readable or not adapter.modules or not matches_nothing(member):
                 continue
-            text = "ValueError: Target modules not found in the base model. Please check the target modules and try again."
+            text = (
+                "ValueError: Target modules not found in the base model. Please check the target modules and try again."
+            )
             window = "peft>=0.14,<0.21"
             yield self.finding(
                 f"target_modules of {adapter.name} select no module",
                 member.at_field("target_modules"),
-                effects=(inert(window, stage="after_switch", adapter=adapter.name) if number else raises(window, text),),
+                effects=(
+                    inert(window, stage="after_switch", adapter=adapter.name) if number else raises(window, text),
+                ),
                 adapters=subject.paths,
             )

@@ -1,0 +1,195 @@
+"""``adapterlint fix``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from adapterlint.cli.options import request_options, to_request
+from adapterlint.cli.output import EXIT_FINDINGS, EXIT_NOTHING, fail, guarded
+from adapterlint.findings import Finding
+from adapterlint.fixing.apply import apply_all, recover
+from adapterlint.fixing.diff import printable, render
+from adapterlint.fixing.errors import FixError
+from adapterlint.fixing.plan import OscillationError, Plan, make_plan, recheck
+from adapterlint.fixing.prove import Proof
+from adapterlint.run import Request, Run, examine
+
+MAX_PASSES = 4  # writing passes: files that must be read again after a rename or a new header
+
+
+@click.command("fix")
+@request_options
+@click.option("--inplace", is_flag=True, help="Write the fixes into the adapters, all or none.")
+@click.option("--output", metavar="DIR", help="Write fixed copies of the adapters below DIR instead.")
+@click.option("--unsafe-fixes", "unsafe", is_flag=True, help="Also make fixes that round, drop data or choose.")
+@click.option("--replace-links", is_flag=True, help="Replace links by files of their own, with --inplace.")
+@click.option("--verbose", "-v", is_flag=True, help="Name every tensor in the plan.")
+@click.option("--format", "format_", type=click.Choice(["diff", "json"]), default="diff", show_default=True)
+@guarded
+def command(**options: Any) -> None:
+    """Plan the repairs of the adapters at and below PATHS, as a diff.
+
+    Nothing is written without --inplace or --output. Exit codes: 0 nothing to do, or all repaired; 1 a plan is left to
+    apply, or errors are left; 2 refused or failed, with every file as it was; 3 nothing to fix.
+    """
+    if options["inplace"] and options["output"]:
+        raise click.UsageError("--inplace and --output exclude each other")
+    try:
+        sys.exit(Fix(to_request(options), options).run())
+    except FixError as error:
+        raise fail(printable(str(error))) from None
+    except OscillationError as error:
+        raise fail(f"internal error: {error}; nothing was written") from None
+
+
+class Fix:
+    """One call of the command.
+
+    Args:
+        request: what to look at.
+        options: the parsed options.
+    """
+
+    def __init__(self, request: Request, options: dict[str, Any]) -> None:
+        self._request = request
+        self._options = options
+        self._json: dict[str, Any] = {"version": 1, "plans": [], "proofs": [], "refusals": [], "left": []}
+
+    def run(self) -> int:
+        """Plan, and write if asked to; returns the exit code."""
+        writing = self._options["inplace"] or self._options["output"]
+        if self._options["inplace"]:
+            recover([path for path in self._request.paths])
+        run = examine(self._request)
+        if run.errors:
+            self._crashed(run)
+        if not run.adapters:
+            click.echo("nothing to fix: no adapter found", err=True)
+            return EXIT_NOTHING
+        plan = make_plan(run, self._request, self._options["unsafe"])
+        if not writing:
+            return self._show(plan)
+        if self._options["output"] and not plan.edits:
+            self._report_left(plan, written=False)
+            return EXIT_FINDINGS if plan.left else 0
+        return self._write(run, plan)
+
+    def _crashed(self, run: Run) -> None:
+        for trace in run.errors:
+            click.echo(trace, err=True)
+        raise fail("internal error in a rule; nothing was written")
+
+    # -- showing -----------------------------------------------------------------------------------------------
+
+    def _show(self, plan: Plan) -> int:
+        text = render(plan.edits, verbose=self._options["verbose"])
+        if self._options["format_"] == "json":
+            self._plan_json(plan)
+            click.echo(json.dumps(self._json, indent=2))
+        else:
+            if text:
+                click.echo(text, nl=False)
+            self._titles(plan)
+            self._report_left(plan, written=False)
+            if plan.edits:
+                click.echo(
+                    f"{len(plan.edits)} adapters would change; write it with --inplace or --output DIR", err=True
+                )
+        return EXIT_FINDINGS if plan.edits or plan.left or plan.refusals else 0
+
+    def _titles(self, plan: Plan) -> None:
+        for path, titles in plan.titles.items():
+            for title in titles:
+                click.echo(f"{printable(path)}: {printable(title)}", err=True)
+
+    def _report_left(self, plan: Plan, written: bool) -> None:
+        for refusal in plan.refusals:
+            names = ", ".join(printable(path) for path in refusal.adapters)
+            click.echo(f"refused the {refusal.form} form of {names}: {printable(refusal.reason)}", err=True)
+        for finding in plan.left:
+            reason = _why_left(finding, self._options["unsafe"])
+            click.echo(
+                f"left: {finding.severity.value}[{finding.rule}] {printable(finding.message)} ({reason})", err=True
+            )
+        if written and not plan.left and not plan.refusals:
+            click.echo("nothing is left to fix", err=True)
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def _write(self, run: Run, plan: Plan) -> int:
+        proofs: list[Proof] = []
+        for _ in range(MAX_PASSES):
+            if plan.edits:
+                proofs += self._apply(run, plan)
+                self._titles(plan)
+                self._plan_json(plan)
+            if not plan.reread or self._options["output"]:
+                break
+            run = examine(self._request)
+            plan = make_plan(run, self._request, self._options["unsafe"])
+        return self._finish(plan, proofs)
+
+    def _apply(self, run: Run, plan: Plan) -> list[Proof]:
+        before = [finding for checked in run.adapters for finding in checked.findings]
+        before += [finding for checked in run.sets for finding in checked.findings]
+
+        def check(paths: Sequence[str]) -> list[str]:
+            staged = Request(list(paths), self._request.targets, self._request.base, "none", payload=False)
+            state = examine(staged)
+            after = [finding for checked in state.adapters for finding in checked.findings]
+            return recheck(before, after)
+
+        links = self._options["replace_links"]
+        return apply_all(plan.edits, output=self._options["output"], allow_links=links, check=check)
+
+    def _finish(self, plan: Plan, proofs: list[Proof]) -> int:
+        if self._options["format_"] == "json":
+            self._json["proofs"] = [_proof(proof) for proof in proofs]
+            click.echo(json.dumps(self._json, indent=2))
+        else:
+            for proof in proofs:
+                click.echo(f"proved {printable(proof.path)}: {describe(proof)}")
+            self._report_left(plan, written=True)
+        return EXIT_FINDINGS if plan.left or plan.refusals else 0
+
+    def _plan_json(self, plan: Plan) -> None:
+        for item in plan.edits:
+            edits = [{"edit": type(edit).__name__, **_fields(edit)} for edit in item.edits]
+            self._json["plans"].append({"path": item.path, "fixes": plan.titles.get(item.path, []), "edits": edits})
+        self._json["refusals"] = [
+            {"adapters": list(item.adapters), "form": item.form, "reason": item.reason} for item in plan.refusals
+        ]
+        self._json["left"] = [{"rule": item.rule, "message": item.message} for item in plan.left]
+
+
+def describe(proof: Proof) -> str:
+    """What a proof compared, in one line."""
+    parts = [f"{proof.untouched} tensors equal byte for byte"]
+    for count, word in ((proof.renamed, "renamed"), (proof.dropped, "dropped"), (proof.copied, "equal to the base")):
+        if count:
+            parts.append(f"{count} {word}")
+    if proof.config_changes:
+        parts.append("config: " + ", ".join(proof.config_changes))
+    return "; ".join(parts)
+
+
+def _why_left(finding: Finding, unsafe: bool) -> str:
+    fix = finding.fix
+    if fix is None:
+        return "no fix"
+    if fix.edits and not unsafe:
+        return "needs --unsafe-fixes"
+    return f"by hand: {fix.title}"
+
+
+def _proof(proof: Proof) -> dict[str, Any]:
+    return {name: getattr(proof, name) for name in proof.__dataclass_fields__}
+
+
+def _fields(edit: Any) -> dict[str, Any]:
+    return {name: getattr(edit, name) for name in edit.__dataclass_fields__}

@@ -1,0 +1,1 @@
+"""Fixing: from findings to edits, from edits to files, and the proof that nothing else changed."""

@@ -1,0 +1,1 @@
+"""Normal forms of a set: one file each."""

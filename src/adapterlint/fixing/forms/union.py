@@ -1,0 +1,147 @@
+"""The ``union`` normal form: every adapter of a set declares and stores the same saved modules, by leaf names.
+
+Loading, switching and merging are then right on every release measured, in every order. What an adapter lacks is
+copied from the base byte for byte, so that its output stays what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adapterlint.findings import CopyTensor, Edit, SetConfig, ZeroTensor, version_key
+from adapterlint.model import peft
+from adapterlint.model.base import Base
+from adapterlint.model.keys import PREFIX, Kind
+from adapterlint.model.subject import SetSubject, Subject, first_names
+from adapterlint.model.target import Target
+from adapterlint.model.tensor import FLOAT_DTYPES
+from adapterlint.model.together import saved_sets
+
+
+class CannotUnite(ValueError):
+    """The form would lose meaning, or cannot help; the text names the adapter, the module and the cause."""
+
+
+def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...]]:
+    """The edits of each member, in the set's order.
+
+    Args:
+        subject: the set, its members' own names already canonical.
+        targets: requested releases; up to 0.10 every adapter also needs the same LoRA layers.
+
+    Raises:
+        CannotUnite: the base is missing, a member has another method or biases, the base lacks a head, shapes differ.
+    """
+    base = subject.base
+    if base is None:
+        raise CannotUnite("the base is needed to copy modules from: give it with --base")
+    for member in subject.members:
+        _require(member)
+    leaves = _leaves(subject, base)
+    layers = _layers(subject) if any(version_key(target.version) < (0, 11) for target in targets) else {}
+    return [
+        tuple([*_saved_edits(member, base, leaves), *_layer_edits(member, base, layers)]) for member in subject.members
+    ]
+
+
+def _require(member: Subject) -> None:
+    adapter = member.adapter
+    if not adapter.readable:
+        raise CannotUnite(f"{adapter.name} cannot be read")
+    if not adapter.is_lora:
+        raise CannotUnite(f"{adapter.name} is of type {adapter.peft_type}; the form is for LORA")
+    if adapter.get("bias", "none") not in ("none", None):
+        raise CannotUnite(f"{adapter.name} trains biases (bias={adapter.get('bias')!r}), which go into the shared base")
+    if adapter.get("trainable_token_indices"):
+        raise CannotUnite(f"{adapter.name} has trainable_token_indices, which PEFT keeps apart from saved modules")
+
+
+def _leaves(subject: SetSubject, base: Base) -> tuple[str, ...]:
+    """Modules with parameters of their own below any saved module, by full path, closed under PEFT's suffix match."""
+    roots = set(saved_sets(subject, heads_for_all=True).union)
+    while True:
+        leaves = tuple(module for module in base.modules if _owns(base, module) and _below(module, roots))
+        more = set(peft.saved_modules(leaves, base)) - set(leaves) - roots
+        if not more:
+            break
+        roots |= more
+    for root in roots:
+        if root in base.missing_heads:
+            raise CannotUnite(f"the base checkpoint has no {root}: it is random at every load and cannot be copied")
+    return leaves
+
+
+def _owns(base: Base, module: str) -> bool:
+    return bool(base.modules[module]) or module in base.tied_heads
+
+
+def _below(module: str, roots: set[str]) -> bool:
+    return any(module == root or module.startswith(root + ".") for root in roots)
+
+
+def _saved_edits(member: Subject, base: Base, leaves: tuple[str, ...]) -> list[Edit]:
+    adapter = member.adapter
+    edits: list[Edit] = []
+    if list(leaves) != adapter.get("modules_to_save"):
+        edits.append(SetConfig("/modules_to_save", list(leaves)))
+    for leaf in leaves:
+        for name, tensor in base.under(leaf).items():
+            if name.rpartition(".")[0] != leaf:
+                continue
+            stored = adapter.saved.get(name)
+            if stored is None:
+                if tensor.dtype not in FLOAT_DTYPES:
+                    raise CannotUnite(f"{name} is quantised in the base ({tensor.dtype}) and cannot be copied")
+                edits.append(CopyTensor(PREFIX + name, tensor.name))
+            elif adapter.shape(stored) != tensor.shape:
+                raise CannotUnite(
+                    f"{adapter.name} stores {name} as {list(adapter.shape(stored))}, the base has {list(tensor.shape)}"
+                )
+    return edits
+
+
+def _layers(subject: SetSubject) -> dict[str, bool]:
+    """Modules with LoRA layers in any member, in the first one's order; empty when all members agree."""
+    modules = [tuple(member.covered) for member in subject.members]
+    if len({frozenset(each) for each in modules}) == 1:
+        return {}
+    return {module: True for each in modules for module in each}
+
+
+def _layer_edits(member: Subject, base: Base, layers: dict[str, bool]) -> list[Edit]:
+    """Zero LoRA where other members have layers, so that PEFT up to 0.10 switches every layer to this adapter."""
+    missing = [module for module in layers if module not in member.covered]
+    if not missing:
+        return []
+    adapter = member.adapter
+    if adapter.get("use_dora") is True:
+        raise CannotUnite(f"{adapter.name} is DoRA: it cannot get zero layers for {first_names(missing)}")
+    dtype = next((adapter.tensors[key.name].dtype for key in adapter.lora_keys), "F32")
+    edits: list[Edit] = [SetConfig("/target_modules", sorted({*member.covered, *layers}))]
+    for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+        if adapter.get(field):
+            edits.append(SetConfig(f"/{field}", None))
+    for module in missing:
+        edits += _zero_pair(member, base, module, dtype)
+    return edits
+
+
+def _zero_pair(member: Subject, base: Base, module: str, dtype: str) -> list[Edit]:
+    weight = base.modules.get(module, {}).get("weight")
+    if weight is None or len(weight.shape) != 2 or weight.dtype not in FLOAT_DTYPES:
+        raise CannotUnite(f"{member.adapter.name} cannot get a zero layer for {module}: its shape cannot be told")
+    r = peft.rank(member.adapter, module)
+    rows, columns = weight.shape
+    if base.kind(module) == "embedding":
+        a, b = Kind.EMBEDDING_A, Kind.EMBEDDING_B
+        shapes = (r, rows), (columns, r)
+        names = f"{PREFIX}{module}.{a.value}", f"{PREFIX}{module}.{b.value}"
+    else:
+        if base.is_conv1d(module):
+            rows, columns = columns, rows
+        shapes = (r, columns), (rows, r)
+        names = f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
+    edits: list[Edit] = [ZeroTensor(name, dtype, shape) for name, shape in zip(names, shapes, strict=True)]
+    if member.adapter.get("lora_bias") is True:
+        edits.append(ZeroTensor(f"{PREFIX}{module}.lora_B.bias", dtype, (rows,)))
+    return edits

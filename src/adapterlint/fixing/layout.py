@@ -1,0 +1,252 @@
+"""What a new weights file holds: names, places and where each tensor's bytes come from. Pure: nothing is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import NamedTuple, TypeAlias
+
+from adapterlint.findings import CopyTensor, DropTensor, RenameTensor, RewriteHeader, ZeroTensor
+from adapterlint.fixing.errors import PlanError
+from adapterlint.reading.base import BaseFiles, BaseTensor
+from adapterlint.reading.safetensors import DTYPE_BITS, MAX_HEADER_BYTES, Header
+
+TensorEdit: TypeAlias = RenameTensor | DropTensor | CopyTensor | ZeroTensor | RewriteHeader
+
+PAGE = 4096
+"""Data keeps its offset modulo this, so that a file system with shared extents need not copy it."""
+
+
+class Source(NamedTuple):
+    """Where bytes come from: a file and the offset in it, in bytes."""
+
+    file: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A tensor of the new file.
+
+    Attributes:
+        name: its name in the new file.
+        dtype: safetensors dtype.
+        shape: dimensions.
+        begin: offset in the data section, in bytes.
+        size: its bytes.
+        source: where they come from; None for zeros.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+    source: Source | None
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element, at least 1 (the sub-byte dtypes have no alignment)."""
+        return max(1, DTYPE_BITS.get(self.dtype, 8) // 8)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it begins on a multiple of its element size, so that it can be used in place."""
+        return self.begin % self.itemsize == 0
+
+
+class Run(NamedTuple):
+    """Bytes that lie together in the source and in the new file. ``to`` counts from the start of the new file."""
+
+    source: Source
+    to: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewWeights:
+    """A weights file to be written.
+
+    Attributes:
+        header: the length field and the JSON, padded.
+        tensors: in the order of their offsets, which cover the data section without holes.
+    """
+
+    header: bytes
+    tensors: tuple[Placed, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.header) + sum(tensor.size for tensor in self.tensors)
+
+    def runs(self) -> list[Run]:
+        """The bytes to bring in, neighbours joined. What no run covers is zero."""
+        runs: list[Run] = []
+        for tensor in self.tensors:
+            if tensor.source is None or not tensor.size:
+                continue
+            to = len(self.header) + tensor.begin
+            last = runs[-1] if runs else None
+            if last and last.to + last.size == to and _follows(last, tensor.source):
+                runs[-1] = last._replace(size=last.size + tensor.size)
+            else:
+                runs.append(Run(tensor.source, to, tensor.size))
+        return runs
+
+
+def _follows(run: Run, source: Source) -> bool:
+    return run.source.file == source.file and run.source.offset + run.size == source.offset
+
+
+def lay_out(path: str, header: Header, edits: Iterable[TensorEdit], base: BaseFiles | None) -> NewWeights:
+    """The file that the edits make of the one at ``path``. All edits refer to the old names; their order is no matter.
+
+    Tensors that stay keep their order in the header and in the data. Raises PlanError if the edits do not fit.
+    """
+    _require_readable(path, header)
+    edits = tuple(dict.fromkeys(edits))
+    renamed = _renamed(path, header, edits)
+    dropped = _dropped(path, header, edits, renamed)
+    kept = [
+        Placed(renamed.get(name, name), entry.dtype, entry.shape, entry.begin, entry.end - entry.begin,
+               Source(path, header.data_start + entry.begin))
+        for name, entry in header.tensors.items()
+        if name not in dropped
+    ]  # fmt: skip
+    added = [_added(path, edit, header, base) for edit in edits if isinstance(edit, CopyTensor | ZeroTensor)]
+    _require_unique(path, [tensor.name for tensor in (*kept, *added)])
+    in_place = sorted(kept, key=lambda tensor: (tensor.begin, tensor.size))
+    placed = in_place if not dropped and not added else _arranged(in_place, added)
+    by_name = {tensor.name: tensor for tensor in placed}
+    listed = [by_name[tensor.name] for tensor in (*kept, *added)]
+    return NewWeights(_encoded(path, header, listed), tuple(placed))
+
+
+def _require_readable(path: str, header: Header) -> None:
+    if header.fatal is not None:
+        raise PlanError(path, f"the file cannot be read, so it cannot be rewritten: {header.fatal.message}")
+
+
+def _renamed(path: str, header: Header, edits: Sequence[TensorEdit]) -> dict[str, str]:
+    renamed: dict[str, str] = {}
+    for edit in edits:
+        if not isinstance(edit, RenameTensor):
+            continue
+        _require_tensor(path, header, edit.old, "rename")
+        if edit.old in renamed:
+            raise PlanError(path, f"two new names for tensor {edit.old!r}: {renamed[edit.old]!r} and {edit.new!r}")
+        renamed[edit.old] = edit.new
+    return renamed
+
+
+def _dropped(path: str, header: Header, edits: Sequence[TensorEdit], renamed: Mapping[str, str]) -> set[str]:
+    dropped: set[str] = set()
+    for edit in edits:
+        if not isinstance(edit, DropTensor):
+            continue
+        _require_tensor(path, header, edit.name, "drop")
+        if edit.name in renamed:
+            raise PlanError(path, f"tensor {edit.name!r} is to be dropped and to be renamed")
+        dropped.add(edit.name)
+    return dropped
+
+
+def _require_tensor(path: str, header: Header, name: str, verb: str) -> None:
+    if name not in header.tensors:
+        raise PlanError(path, f"there is no tensor {name!r} to {verb}")
+
+
+def _require_unique(path: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise PlanError(path, f"two tensors would be named {name!r}")
+        if name == "__metadata__":
+            raise PlanError(path, "no tensor can be named '__metadata__'")
+        seen.add(name)
+
+
+def _added(path: str, edit: CopyTensor | ZeroTensor, header: Header, base: BaseFiles | None) -> Placed:
+    if isinstance(edit, ZeroTensor):
+        size = tensor_bytes(edit.dtype, edit.shape)
+        if size is None:
+            raise PlanError(path, f"tensor {edit.name!r} cannot be made: no size for {edit.dtype} {list(edit.shape)}")
+        return Placed(edit.name, edit.dtype, edit.shape, 0, size, None)
+    if base is None:
+        raise PlanError(path, f"tensor {edit.name!r} is to be copied from the base, and no base was given")
+    found = base.tensors.get(edit.base_name)
+    if found is None:
+        raise PlanError(path, f"tensor {edit.name!r}: the base {base.path} has no tensor {edit.base_name!r}")
+    shape = tuple(found.shape)
+    if tensor_bytes(found.dtype, shape) != found.nbytes:
+        raise PlanError(path, f"tensor {edit.base_name!r} of the base: {found.nbytes} bytes do not hold "
+                              f"{found.dtype} {list(shape)}")  # fmt: skip
+    replaced = header.tensors.get(edit.name)
+    if replaced is not None and (replaced.dtype, tuple(replaced.shape)) != (found.dtype, shape):
+        raise PlanError(path, f"tensor {edit.name!r} is {replaced.dtype} {list(replaced.shape)}, and the base's "
+                              f"{edit.base_name!r}, which is to replace it, {found.dtype} {list(shape)}")  # fmt: skip
+    return Placed(edit.name, found.dtype, shape, 0, found.nbytes, Source(base_file(base, found), found.offset))
+
+
+def base_file(base: BaseFiles, tensor: BaseTensor) -> str:
+    """Path of the file that holds a tensor of the base."""
+    return os.path.join(base.path, tensor.file)
+
+
+def tensor_bytes(dtype: str, shape: Sequence[int]) -> int | None:
+    """Bytes of a tensor; None if the dtype is unknown, a dimension negative or the last byte not full."""
+    bits = DTYPE_BITS.get(dtype)
+    if bits is None or any(dimension < 0 for dimension in shape):
+        return None
+    total = bits * prod(shape)
+    return total // 8 if total % 8 == 0 else None
+
+
+def _arranged(kept: Sequence[Placed], added: Sequence[Placed]) -> list[Placed]:
+    """Offsets without holes: kept ones in their old order, added ones behind them.
+
+    The format allows no padding between tensors. So if an element would come to lie across its natural boundary, the
+    wide dtypes go first, as the library itself writes them, which aligns all.
+    """
+    # Whole words first: as many added tensors as possible begin on a multiple of 8 bytes.
+    behind = sorted(added, key=lambda tensor: (tensor.size % 8 != 0, -tensor.itemsize, tensor.name))
+    placed = _consecutive((*kept, *behind))
+    if all(tensor.aligned for tensor in placed):
+        return placed
+    return _consecutive(sorted(placed, key=lambda tensor: -tensor.itemsize))
+
+
+def _consecutive(tensors: Iterable[Placed]) -> list[Placed]:
+    placed, at = [], 0
+    for tensor in tensors:
+        placed.append(replace(tensor, begin=at))
+        at += tensor.size
+    return placed
+
+
+def _encoded(path: str, old: Header, tensors: Iterable[Placed]) -> bytes:
+    """Length field and JSON, padded so that the data begins at the old offset modulo a page, or on a multiple of 8."""
+    document: dict[str, object] = {}
+    if has_metadata(old):
+        document["__metadata__"] = dict(old.metadata)
+    for tensor in tensors:
+        offsets = [tensor.begin, tensor.begin + tensor.size]
+        document[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    step = PAGE if old.data_start % 8 == 0 else 8
+    padding = (old.data_start - 8 - len(text)) % PAGE if step == PAGE else -len(text) % 8
+    length = len(text) + padding
+    if length > MAX_HEADER_BYTES:
+        raise PlanError(path, f"the new header would have {length} bytes, more than the {MAX_HEADER_BYTES} that load")
+    return length.to_bytes(8, "little") + text + b" " * padding
+
+
+def has_metadata(header: Header) -> bool:
+    """Whether the file has a ``__metadata__`` object, be it an empty one (``null`` is none)."""
+    if header.metadata:
+        return True
+    return b"__metadata__" in header.raw and isinstance(json.loads(header.raw).get("__metadata__"), dict)

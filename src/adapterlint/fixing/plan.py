@@ -1,0 +1,172 @@
+"""Findings -> edits. Plans are worked out on the model in rounds, until nothing is left that may be fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from adapterlint import assemble
+from adapterlint.findings import Edit, Finding, Safety, Severity
+from adapterlint.fixing.forms import union
+from adapterlint.fixing.resolve import AdapterEdits
+from adapterlint.fixing.simulate import FILE_EDITS, apply_to_model, compose
+from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.reading.base import read_base
+from adapterlint.run import CheckedSet, Request, Run, check_adapter, check_set
+from adapterlint.verdicts import with_severity
+
+MAX_ROUNDS = 12
+
+
+class OscillationError(RuntimeError):
+    """Fixes that undo one another: a defect of the rules, reported as an internal error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a form was not applied to a set."""
+
+    adapters: tuple[str, ...]
+    form: str
+    reason: str
+
+
+@dataclass
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        edits: one entry per adapter that changes.
+        titles: adapter path -> titles of the fixes applied, in order.
+        refusals: forms that would lose meaning, with the reason.
+        left: errors and warnings that have no fix, or none that was allowed.
+        reread: the files must be written and read again before the rest can be planned.
+    """
+
+    edits: list[AdapterEdits] = field(default_factory=list)
+    titles: dict[str, list[str]] = field(default_factory=dict)
+    refusals: list[Refusal] = field(default_factory=list)
+    left: list[Finding] = field(default_factory=list)
+    reread: bool = False
+
+
+@dataclass
+class _State:
+    """One adapter while the plan grows."""
+
+    subject: Subject
+    rounds: list[tuple[Edit, ...]] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+
+    def apply(self, edits: tuple[Edit, ...], title: str) -> None:
+        adapter = apply_to_model(self.subject.adapter, edits, self.subject.base)
+        self.rounds.append(edits)
+        self.titles.append(title)
+        self.subject = replace_adapter(self.subject, adapter)
+
+
+def replace_adapter(subject: Subject, adapter: assemble.Adapter) -> Subject:
+    """A subject about another state of the same adapter; what was derived is worked out anew."""
+    return Subject(adapter, subject.base, subject.payload)
+
+
+def make_plan(run: Run, request: Request, unsafe: bool) -> Plan:
+    """Work out everything that may be fixed.
+
+    Args:
+        run: what the rules said.
+        request: targets and selection; findings that are not selected are not fixed.
+        unsafe: whether fixes that round, lose data or choose are allowed.
+    """
+    states = {checked.subject.adapter.path: _State(checked.subject) for checked in run.adapters}
+    plan = Plan()
+    for state in states.values():
+        plan.reread |= _fix_adapter(state, run, request, unsafe)
+    if not plan.reread:
+        for checked in run.sets:
+            _fix_set(checked, states, run, request, plan)
+    for path, state in states.items():
+        if state.rounds:
+            base = state.subject.base
+            edits = compose(state.rounds)
+            if edits:
+                plan.edits.append(AdapterEdits(path, edits, read_base(base.path) if base else None))
+                plan.titles[path] = state.titles
+    plan.left = _left(run, states, request)
+    return plan
+
+
+def _wanted(findings: Iterable[Finding], run: Run, request: Request) -> list[Finding]:
+    """Errors and warnings for the targets, as far as they are selected."""
+    graded = (with_severity(finding, run.targets, bool(request.targets)) for finding in findings)
+    return [
+        finding
+        for finding in graded
+        if finding is not None and finding.severity is not Severity.NOTE and request.selection.keeps(finding)
+    ]
+
+
+def _allowed(finding: Finding, unsafe: bool) -> bool:
+    fix = finding.fix
+    if fix is None or fix.safety is Safety.DISPLAY:
+        return False
+    return fix.safety is Safety.SAFE or unsafe
+
+
+def _fix_adapter(state: _State, run: Run, request: Request, unsafe: bool) -> bool:
+    """Fix one adapter as far as it goes; True when its files must be written before more can be planned."""
+    seen: set[tuple[Edit, ...]] = set()
+    for _ in range(MAX_ROUNDS):
+        findings = _wanted(check_adapter(state.subject).findings, run, request)
+        fixable = [finding for finding in findings if _allowed(finding, unsafe) and finding.fix and finding.fix.edits]
+        if not fixable:
+            return False
+        fix = fixable[0].fix
+        assert fix is not None
+        if fix.edits in seen:
+            raise OscillationError(
+                f"{state.subject.adapter.path}: the fix of {fixable[0].rule} does not end its finding"
+            )
+        seen.add(fix.edits)
+        state.apply(fix.edits, f"{fixable[0].rule}: {fix.title}")
+        if any(isinstance(edit, FILE_EDITS) for edit in fix.edits):
+            return True
+    raise OscillationError(f"{state.subject.adapter.path}: fixes do not come to an end in {MAX_ROUNDS} rounds")
+
+
+def _fix_set(checked: CheckedSet, states: dict[str, _State], run: Run, request: Request, plan: Plan) -> None:
+    members = [states[path] for path in checked.subject.paths]
+    subject = SetSubject(tuple(state.subject for state in members), checked.subject.base, checked.subject.explicit)
+    findings = _wanted(check_set(subject).findings, run, request)
+    if not any(finding.fix and finding.fix.form == "union" for finding in findings):
+        return
+    try:
+        edits = union.plan(subject, run.targets)
+    except union.CannotUnite as error:
+        plan.refusals.append(Refusal(subject.paths, "union", str(error)))
+        return
+    for state, own in zip(members, edits, strict=True):
+        if own:
+            state.apply(own, "AL501: " + "Give every adapter the union of the saved modules")
+
+
+def _left(run: Run, states: dict[str, _State], request: Request) -> list[Finding]:
+    found = [finding for state in states.values() for finding in check_adapter(state.subject).findings]
+    for checked in run.sets:
+        subject = SetSubject(
+            tuple(states[path].subject for path in checked.subject.paths),
+            checked.subject.base,
+            checked.subject.explicit,
+        )
+        found += check_set(subject).findings
+    return _wanted(found, run, request)
+
+
+def recheck(before: Sequence[Finding], after: Sequence[Finding]) -> list[str]:
+    """Complaints about a state after a fix: errors that were not there before."""
+    known = {(finding.rule, finding.location.pointer) for finding in before}
+    return [
+        f"{finding.rule} {finding.message}"
+        for finding in after
+        if finding.severity is Severity.ERROR and (finding.rule, finding.location.pointer) not in known
+    ]

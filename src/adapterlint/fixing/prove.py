@@ -1,0 +1,225 @@
+"""The proof of a fix: the new files are read again and compared with the old ones and with the edits.
+
+Nothing that worked out or wrote the new files is used here: names, dtypes and shapes follow from the edits alone, and
+bytes are compared, not hashed: that is cheaper and leaves no doubt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from adapterlint.findings import CopyTensor, DropTensor, RenameTensor, ZeroTensor
+from adapterlint.fixing.configvalue import describe, expected, parse
+from adapterlint.fixing.errors import ProofError
+from adapterlint.fixing.layout import base_file
+from adapterlint.fixing.resolve import Change, ConfigChange, WeightsChange
+from adapterlint.fixing.system import STAGE
+from adapterlint.reading import payload
+from adapterlint.reading.base import BaseFiles
+from adapterlint.reading.safetensors import Header, read_header
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was found equal when a fix was proved.
+
+    Attributes:
+        path: the adapter directory as given.
+        untouched: tensors with their old name and, byte for byte, their old bytes, in a rewritten weights file.
+        renamed: tensors with a new name and, byte for byte, their old bytes.
+        dropped: tensors that are gone as planned.
+        copied: added tensors that equal the base's byte for byte.
+        zeroed: added tensors that are all zero.
+        config_changes: the config's differences, in words; its other values are equal.
+        files: files that got another name: old and new one.
+        bytes_compared: bytes read on the new side for all this.
+    """
+
+    path: str
+    untouched: int = 0
+    renamed: int = 0
+    dropped: int = 0
+    copied: int = 0
+    zeroed: int = 0
+    config_changes: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    bytes_compared: int = 0
+
+
+class _Pair(NamedTuple):
+    """Bytes that must be equal: ``name`` says of which tensor, or how many."""
+
+    name: str
+    new_offset: int
+    file: str
+    offset: int
+    size: int
+
+
+def prove(change: Change, directory: str, *, whole: bool = False) -> Proof:
+    """Proves that ``directory`` holds what the edits make of the adapter. Raises ProofError.
+
+    Args:
+        change: the edits and the old files, which must still be in their place.
+        directory: where the new files are.
+        whole: whether the other files were copied as well, so that they must be compared.
+    """
+    proof = Proof(change.plan.path)
+    try:
+        if change.weights is not None:
+            proof = _weights(change.plan.path, change.weights, change.plan.base, directory, proof)
+        if change.config is not None:
+            proof = _config(change.plan.path, change.config, directory, proof)
+        if whole:
+            proof = replace(proof, bytes_compared=proof.bytes_compared + _others(change, directory))
+    except (OSError, EOFError) as error:
+        raise ProofError(change.plan.path, f"the new files cannot be read: {error}") from error
+    renamed = ((each.old, each.new) for each in change.rewritten if each.old != each.new)
+    return replace(proof, files=(*change.moves, *renamed))
+
+
+def _weights(root: str, change: WeightsChange, base: BaseFiles | None, directory: str, proof: Proof) -> Proof:
+    old_path, new_path = os.path.join(root, change.old), os.path.join(directory, change.new)
+    old, new = change.before, read_header(new_path)
+    renamed = {edit.old: edit.new for edit in change.edits if isinstance(edit, RenameTensor)}
+    dropped = {edit.name for edit in change.edits if isinstance(edit, DropTensor)}
+    copies = {edit.name: edit.base_name for edit in change.edits if isinstance(edit, CopyTensor)}
+    zeros = {edit.name: edit for edit in change.edits if isinstance(edit, ZeroTensor)}
+    kept = {name: renamed.get(name, name) for name in old.tensors if name not in dropped}
+    _require_clean(old_path, old, new)
+    wanted = {new_name: (old.tensors[name].dtype, old.tensors[name].shape) for name, new_name in kept.items()}
+    wanted |= {name: (edit.dtype, edit.shape) for name, edit in zeros.items()}
+    pairs = [
+        _Pair(new_name, _start(new, new_name), old_path, _start(old, name), _size(old, name))
+        for name, new_name in kept.items()
+        if new_name in new.tensors
+    ]
+    for name, base_name in copies.items():
+        if base is None:
+            raise ProofError(old_path, f"tensor {name!r} cannot be compared without the base")
+        source = base.tensors[base_name]
+        wanted[name] = (source.dtype, tuple(source.shape))
+        if name in new.tensors:
+            pairs.append(_Pair(name, _start(new, name), base_file(base, source), source.offset, source.nbytes))
+    _require_same_structure(old_path, wanted, new)
+    compared = _require_equal(new_path, pairs)
+    for name in zeros:
+        compared += _require_zero(new_path, name, _start(new, name), _size(new, name))
+    moved = sum(name != new_name for name, new_name in kept.items())
+    return replace(proof, untouched=len(kept) - moved, renamed=moved, dropped=len(dropped), copied=len(copies),
+                   zeroed=len(zeros), bytes_compared=proof.bytes_compared + compared)  # fmt: skip
+
+
+def _start(header: Header, name: str) -> int:
+    return header.data_start + header.tensors[name].begin
+
+
+def _size(header: Header, name: str) -> int:
+    entry = header.tensors[name]
+    return entry.end - entry.begin
+
+
+def _require_clean(path: str, old: Header, new: Header) -> None:
+    """The new header has no problem; only tensors that lay askew may go on doing so."""
+    known = {"misaligned"} & {problem.kind for problem in old.problems}
+    for problem in new.problems:
+        if problem.kind not in known:
+            raise ProofError(path, f"the new file is not sound: {problem.message}")
+    if new.metadata != old.metadata:
+        raise ProofError(path, "the metadata of the new file are not those of the old one")
+
+
+def _require_same_structure(path: str, wanted: dict[str, tuple[str, tuple[int, ...]]], new: Header) -> None:
+    found = {name: (entry.dtype, entry.shape) for name, entry in new.tensors.items()}
+    if found == wanted:
+        return
+    for name in wanted.keys() | found.keys():
+        if wanted.get(name) != found.get(name):
+            said = f"is {found.get(name, 'absent')}, and should be {wanted.get(name, 'absent')}"
+            raise ProofError(path, f"tensor {name!r} of the new file {said}")
+
+
+def _require_equal(path: str, pairs: Iterable[_Pair]) -> int:
+    """Compares the bytes in the order of the new file, neighbours in one go. Returns how many there were."""
+    compared = 0
+    for group in _neighbours(sorted(pairs, key=lambda pair: pair.new_offset)):
+        first, size = group[0], sum(pair.size for pair in group)
+        if not payload.equal(path, first.new_offset, first.file, first.offset, size):
+            for pair in group:
+                if not payload.equal(path, pair.new_offset, pair.file, pair.offset, pair.size):
+                    raise ProofError(path, f"the bytes of tensor {pair.name!r} are not those in {pair.file}")
+            raise ProofError(path, f"bytes of the new file are not those in {first.file}")
+        compared += size
+    return compared
+
+
+def _neighbours(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+    groups: list[list[_Pair]] = []
+    for pair in pairs:
+        last = groups[-1][-1] if groups else None
+        follows = (
+            last is not None
+            and last.file == pair.file
+            and last.new_offset + last.size == pair.new_offset
+            and last.offset + last.size == pair.offset
+        )
+        if follows:
+            groups[-1].append(pair)
+        else:
+            groups.append([pair])
+    return groups
+
+
+def _require_zero(path: str, name: str, offset: int, size: int) -> int:
+    zeros = bytes(min(payload.BLOCK_BYTES, size))
+    if not all(zeros.startswith(block) for block in payload.read_blocks(path, offset, size)):
+        raise ProofError(path, f"tensor {name!r} should be zero, and is not")
+    return size
+
+
+def _config(root: str, change: ConfigChange, directory: str, proof: Proof) -> Proof:
+    path = os.path.join(root, change.old)
+    with open(os.path.join(directory, change.new), "rb") as file:
+        after = file.read()
+    if after != change.after:
+        raise ProofError(path, "the new file does not hold what was written to it")
+    try:
+        wanted, found = expected(parse(change.before), change.edits), parse(after)
+    except ValueError as error:
+        raise ProofError(path, f"the edited config cannot be read again: {error}") from error
+    if wanted != found:
+        raise ProofError(path, "the edited config differs from the old one in more, or less, than the edits")
+    changes = (*proof.config_changes, *(describe(edit) for edit in change.edits))
+    return replace(proof, config_changes=changes, bytes_compared=proof.bytes_compared + len(after))
+
+
+def _others(change: Change, directory: str) -> int:
+    """Compares every file that the edits leave alone with its copy."""
+    names = {**dict(change.moves), **{each.old: each.new for each in change.rewritten}}
+    rewritten = {each.new for each in change.rewritten}
+    wanted = {names.get(name, name): name for name in _files(change.root)}
+    if wanted.keys() != set(_files(directory)):
+        raise ProofError(change.plan.path, "the copy does not have the same files")
+    compared = 0
+    for new, old in wanted.items():
+        old_path, new_path = os.path.join(change.root, old), os.path.join(directory, new)
+        if new in rewritten:
+            continue
+        size = os.path.getsize(old_path)
+        if os.path.getsize(new_path) != size or not payload.equal(new_path, 0, old_path, 0, size):
+            raise ProofError(old_path, "its copy is not the same")
+        compared += size
+    return compared
+
+
+def _files(root: str) -> list[str]:
+    """Relative paths of all files that can be read, links followed."""
+    found = []
+    for directory, subdirectories, names in os.walk(root, followlinks=True):
+        subdirectories[:] = [name for name in subdirectories if name != STAGE]
+        paths = (os.path.join(directory, name) for name in names)
+        found += [os.path.relpath(path, root) for path in paths if os.path.isfile(path)]
+    return found

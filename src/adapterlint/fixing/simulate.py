@@ -1,0 +1,107 @@
+"""Edits on the model, so that a plan can be worked out in rounds before any file is written."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from adapterlint.findings import (
+    CopyTensor,
+    DropTensor,
+    Edit,
+    RemoveConfig,
+    RenameFile,
+    RenameTensor,
+    RewriteHeader,
+    SetConfig,
+    StripBom,
+    ZeroTensor,
+)
+from adapterlint.model.adapter import Adapter
+from adapterlint.model.base import Base
+from adapterlint.model.tensor import Tensor
+
+FILE_EDITS = (StripBom, RenameFile, RewriteHeader)
+"""Edits after which the files must be read again before more can be planned."""
+
+
+def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -> Adapter:
+    """The adapter as it will be after the edits; tensors keep the place of their bytes in the old files."""
+    config = copy.deepcopy(dict(adapter.config)) if adapter.config is not None else None
+    tensors = dict(adapter.tensors)
+    for edit in edits:
+        if isinstance(edit, (SetConfig, RemoveConfig)):
+            if config is not None:
+                _edit_config(config, edit)
+        elif isinstance(edit, RenameTensor):
+            tensors = {edit.new if name == edit.old else name: tensor for name, tensor in tensors.items()}
+        elif isinstance(edit, DropTensor):
+            tensors.pop(edit.name, None)
+        elif isinstance(edit, CopyTensor) and base is not None:
+            source = base.stored[edit.base_name]
+            tensors[edit.name] = source._replace(
+                name=edit.name, file=os.path.abspath(os.path.join(base.path, source.file))
+            )
+        elif isinstance(edit, ZeroTensor):
+            tensors[edit.name] = Tensor(edit.name, edit.dtype, edit.shape)
+    problems = tuple(item for item in adapter.config_problems if item.kind != "duplicate-key" or not _removes(edits))
+    return replace(adapter, config=config, config_value=config, tensors=tensors, config_problems=problems)
+
+
+def _removes(edits: Iterable[Edit]) -> bool:
+    return any(isinstance(edit, RemoveConfig) for edit in edits)
+
+
+def _edit_config(config: dict[str, Any], edit: SetConfig | RemoveConfig) -> None:
+    *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in edit.pointer.split("/")[1:])
+    node: Any = config
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node.get(part)
+    if isinstance(edit, SetConfig):
+        if isinstance(node, list):
+            node[int(last)] = edit.value
+        else:
+            node[last] = edit.value
+    elif edit.occurrence is None:
+        node.pop(last, None) if isinstance(node, dict) else node.pop(int(last))
+
+
+def compose(rounds: Iterable[Iterable[Edit]]) -> tuple[Edit, ...]:
+    """Several rounds of edits, each about the state after the one before, as one list about the stored names."""
+    origin: dict[str, str] = {}  # name now -> name in the file, for renamed tensors
+    dropped: list[str] = []
+    added: dict[str, CopyTensor | ZeroTensor] = {}
+    config: list[Edit] = []
+    others: dict[Edit, None] = {}
+    for edits in rounds:
+        for edit in edits:
+            if isinstance(edit, RenameTensor):
+                if edit.old in added:
+                    added[edit.new] = replace(added.pop(edit.old), name=edit.new)
+                else:
+                    origin[edit.new] = origin.pop(edit.old, edit.old)
+            elif isinstance(edit, DropTensor):
+                if added.pop(edit.name, None) is None:
+                    dropped.append(origin.pop(edit.name, edit.name))
+            elif isinstance(edit, (CopyTensor, ZeroTensor)):
+                added[edit.name] = edit
+            elif isinstance(edit, (SetConfig, RemoveConfig)):
+                config.append(edit)
+            else:
+                others[edit] = None
+    renames = [RenameTensor(old, new) for new, old in origin.items() if old != new]
+    drops = [DropTensor(name) for name in dict.fromkeys(dropped)]
+    return (*others, *_last_of_each(config), *drops, *renames, *added.values())
+
+
+def _last_of_each(edits: list[Edit]) -> list[Edit]:
+    """Config edits without those that a later one of the same place overrules."""
+    kept: dict[object, Edit] = {}
+    for edit in edits:
+        key: object = edit.pointer if isinstance(edit, SetConfig) else edit
+        kept.pop(key, None)
+        kept[key] = edit
+    return list(kept.values())

@@ -1,0 +1,121 @@
+"""What the operating system does for a fix: locks, writes that reach the disk, errors with a name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Thread
+from types import ModuleType, TracebackType
+
+from adapterlint.fixing.errors import WriteError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+STAGE = ".adapterlint-stage"
+"""Name of the hidden directory in which new files are built. Discovery and other tools should pass over it."""
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turns an OSError inside into a WriteError: about the file that it names, or about ``path`` if that is staged."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) and STAGE not in error.filename else path
+        raise WriteError(named, error.strerror or str(error)) from error
+
+
+def flush(descriptor: int) -> None:
+    """Returns when the file's bytes are on the disk. Raises OSError."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if fcntl is not None and full is not None:  # macOS, where fsync leaves them in the drive's own cache
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, full)
+            return
+    os.fsync(descriptor)
+
+
+def flush_directory(path: str) -> None:
+    """Returns when the names in the directory are on the disk. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no directories.
+        return
+    try:
+        flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def flushing(files: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Brings files to the disk while the block runs, and does not end before they are there.
+
+    Args:
+        files: path of each, and the path by which an error names it.
+
+    Raises WriteError, unless the block raises something itself.
+    """
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for path, shown in files:
+                with writing(shown), open(path, "rb", buffering=0) as file:
+                    flush(file.fileno())
+        except BaseException as error:  # Raised again where it can be seen.
+            failures.append(error)
+
+    thread = Thread(target=work, name="adapterlint-flush")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+class Locks:
+    """Advisory locks on directories, held until the end of the ``with`` block (or of the process)."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, int], int] = {}
+
+    def __enter__(self) -> Locks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    def take(self, directory: str) -> None:
+        """Locks a directory. File systems without locks give none.
+
+        Raises WriteError if another run has the lock, or if there is no such directory.
+        """
+        with writing(directory):
+            try:
+                descriptor = os.open(directory, os.O_RDONLY)
+            except PermissionError:  # Windows again
+                return
+        status = os.fstat(descriptor)
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._held or fcntl is None:
+            os.close(descriptor)
+            return
+        self._held[identity] = descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WriteError(directory, "another run of adapterlint is changing it") from None
+        except OSError:  # No locks on this file system.
+            return
