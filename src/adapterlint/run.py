@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from adapterlint import __version__, assemble
 from adapterlint.discover import discover
 from adapterlint.findings import Finding, Location, Severity, unknown
 from adapterlint.locate import Locator
+from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.model.target import Target, bundled, resolve
@@ -143,7 +145,7 @@ def load_base(path: str) -> Base:
     return base
 
 
-def _own_base(adapter: assemble.Adapter) -> Base | None:
+def _own_base(adapter: Adapter) -> Base | None:
     path = assemble.find_base(adapter)
     if path is None:
         return None
@@ -246,10 +248,10 @@ def to_report(request: Request, run: Run, started: float) -> Report:
     )
 
 
-def _order(paths: list[str]) -> object:
+def _order(paths: list[str]) -> Callable[[Reported], tuple[Any, ...]]:
     position = {path: number for number, path in enumerate(paths)}
 
-    def key(item: Reported) -> tuple[object, ...]:
+    def key(item: Reported) -> tuple[Any, ...]:
         place, finding = item.place, item.finding
         where = place.location
         return (

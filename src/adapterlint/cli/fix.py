@@ -64,7 +64,7 @@ class Fix:
         """Plan, and write if asked to; returns the exit code."""
         writing = self._options["inplace"] or self._options["output"]
         if self._options["inplace"]:
-            recover([path for path in self._request.paths])
+            recover(list(self._request.paths))
         run = examine(self._request)
         if run.errors:
             self._crashed(run)

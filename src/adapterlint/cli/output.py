@@ -37,9 +37,13 @@ def guarded(command: Command) -> Command:
 
 def fail(message: str) -> click.ClickException:
     """An error that ends the command with one line and exit code 2."""
-    error = click.ClickException(message)
-    error.exit_code = EXIT_INTERNAL
-    return error
+    return CommandError(message)
+
+
+class CommandError(click.ClickException):
+    """An error of the user's or the system's making: one line, exit code 2."""
+
+    exit_code = EXIT_INTERNAL
 
 
 def write(report: Report, format_: str) -> None:

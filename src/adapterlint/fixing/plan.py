@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from adapterlint import assemble
 from adapterlint.findings import Edit, Finding, Safety, Severity
 from adapterlint.fixing.forms import union
 from adapterlint.fixing.resolve import AdapterEdits
 from adapterlint.fixing.simulate import FILE_EDITS, apply_to_model, compose
+from adapterlint.model.adapter import Adapter
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.reading.base import read_base
 from adapterlint.run import CheckedSet, Request, Run, check_adapter, check_set
@@ -65,7 +65,7 @@ class _State:
         self.subject = replace_adapter(self.subject, adapter)
 
 
-def replace_adapter(subject: Subject, adapter: assemble.Adapter) -> Subject:
+def replace_adapter(subject: Subject, adapter: Adapter) -> Subject:
     """A subject about another state of the same adapter; what was derived is worked out anew."""
     return Subject(adapter, subject.base, subject.payload)
 
@@ -142,7 +142,7 @@ def _fix_set(checked: CheckedSet, states: dict[str, _State], run: Run, request: 
         return
     try:
         edits = union.plan(subject, run.targets)
-    except union.CannotUnite as error:
+    except union.CannotUniteError as error:
         plan.refusals.append(Refusal(subject.paths, "union", str(error)))
         return
     for state, own in zip(members, edits, strict=True):

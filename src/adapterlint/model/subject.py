@@ -47,6 +47,9 @@ class NoPayload:
         return None
 
 
+NO_PAYLOAD = NoPayload()
+
+
 @dataclass(frozen=True)
 class Subject:
     """One adapter, its base if known, and derived facts that several rules need.
@@ -59,7 +62,7 @@ class Subject:
 
     adapter: Adapter
     base: Base | None = None
-    payload: Payload = NoPayload()
+    payload: Payload = NO_PAYLOAD
 
     # -- places ------------------------------------------------------------------------------------------------
 
@@ -166,14 +169,6 @@ class SetSubject:
     def paths(self) -> tuple[str, ...]:
         """The adapter directories, in loading order."""
         return tuple(member.adapter.path for member in self.members)
-
-    @cached_property
-    def saved(self) -> tuple[frozenset[str], ...]:
-        """For each member, the saved modules as PEFT sees them when the whole set is loaded.
-
-        Task classes of 0.11 and later add their heads to every adapter of the model; see the set rules for earlier ones.
-        """
-        return tuple(frozenset(member.saved_modules) for member in self.members)
 
 
 def first_names(names: Iterable[str], limit: int = 3) -> str:

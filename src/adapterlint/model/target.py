@@ -43,7 +43,7 @@ def resolve(texts: tuple[str, ...]) -> tuple[Target, ...]:
     """The releases that target texts stand for, oldest first, each once.
 
     Args:
-        texts: such as ``peft==0.13.2``, ``peft>=0.6,<0.14`` (every bundled release in the range), ``peft`` (the newest).
+        texts: ``peft==0.13.2``, ``peft>=0.6,<0.14`` (every bundled release in the range), ``peft`` (the newest).
 
     Raises:
         TargetError: unknown name, malformed range, or no bundled release in it.

@@ -18,7 +18,7 @@ from adapterlint.model.tensor import FLOAT_DTYPES
 from adapterlint.model.together import saved_sets
 
 
-class CannotUnite(ValueError):
+class CannotUniteError(ValueError):
     """The form would lose meaning, or cannot help; the text names the adapter, the module and the cause."""
 
 
@@ -30,30 +30,30 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
         targets: requested releases; up to 0.10 every adapter also needs the same LoRA layers.
 
     Raises:
-        CannotUnite: the base is missing, a member has another method or biases, the base lacks a head, shapes differ.
+        CannotUniteError: the base is missing, a member has another method or biases, the base lacks a head, shapes differ.
     """
     base = subject.base
     if base is None:
-        raise CannotUnite("the base is needed to copy modules from: give it with --base")
+        raise CannotUniteError("the base is needed to copy modules from: give it with --base")
     for member in subject.members:
         _require(member)
     leaves = _leaves(subject, base)
     layers = _layers(subject) if any(version_key(target.version) < (0, 11) for target in targets) else {}
     return [
-        tuple([*_saved_edits(member, base, leaves), *_layer_edits(member, base, layers)]) for member in subject.members
+        (*_saved_edits(member, base, leaves), *_layer_edits(member, base, layers)) for member in subject.members
     ]
 
 
 def _require(member: Subject) -> None:
     adapter = member.adapter
     if not adapter.readable:
-        raise CannotUnite(f"{adapter.name} cannot be read")
+        raise CannotUniteError(f"{adapter.name} cannot be read")
     if not adapter.is_lora:
-        raise CannotUnite(f"{adapter.name} is of type {adapter.peft_type}; the form is for LORA")
+        raise CannotUniteError(f"{adapter.name} is of type {adapter.peft_type}; the form is for LORA")
     if adapter.get("bias", "none") not in ("none", None):
-        raise CannotUnite(f"{adapter.name} trains biases (bias={adapter.get('bias')!r}), which go into the shared base")
+        raise CannotUniteError(f"{adapter.name} trains biases (bias={adapter.get('bias')!r}), which go into the shared base")
     if adapter.get("trainable_token_indices"):
-        raise CannotUnite(f"{adapter.name} has trainable_token_indices, which PEFT keeps apart from saved modules")
+        raise CannotUniteError(f"{adapter.name} has trainable_token_indices, which PEFT keeps apart from saved modules")
 
 
 def _leaves(subject: SetSubject, base: Base) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def _leaves(subject: SetSubject, base: Base) -> tuple[str, ...]:
         roots |= more
     for root in roots:
         if root in base.missing_heads:
-            raise CannotUnite(f"the base checkpoint has no {root}: it is random at every load and cannot be copied")
+            raise CannotUniteError(f"the base checkpoint has no {root}: it is random at every load and cannot be copied")
     return leaves
 
 
@@ -91,10 +91,10 @@ def _saved_edits(member: Subject, base: Base, leaves: tuple[str, ...]) -> list[E
             stored = adapter.saved.get(name)
             if stored is None:
                 if tensor.dtype not in FLOAT_DTYPES:
-                    raise CannotUnite(f"{name} is quantised in the base ({tensor.dtype}) and cannot be copied")
+                    raise CannotUniteError(f"{name} is quantised in the base ({tensor.dtype}) and cannot be copied")
                 edits.append(CopyTensor(PREFIX + name, tensor.name))
             elif adapter.shape(stored) != tensor.shape:
-                raise CannotUnite(
+                raise CannotUniteError(
                     f"{adapter.name} stores {name} as {list(adapter.shape(stored))}, the base has {list(tensor.shape)}"
                 )
     return edits
@@ -115,7 +115,7 @@ def _layer_edits(member: Subject, base: Base, layers: dict[str, bool]) -> list[E
         return []
     adapter = member.adapter
     if adapter.get("use_dora") is True:
-        raise CannotUnite(f"{adapter.name} is DoRA: it cannot get zero layers for {first_names(missing)}")
+        raise CannotUniteError(f"{adapter.name} is DoRA: it cannot get zero layers for {first_names(missing)}")
     dtype = next((adapter.tensors[key.name].dtype for key in adapter.lora_keys), "F32")
     edits: list[Edit] = [SetConfig("/target_modules", sorted({*member.covered, *layers}))]
     for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
@@ -129,7 +129,7 @@ def _layer_edits(member: Subject, base: Base, layers: dict[str, bool]) -> list[E
 def _zero_pair(member: Subject, base: Base, module: str, dtype: str) -> list[Edit]:
     weight = base.modules.get(module, {}).get("weight")
     if weight is None or len(weight.shape) != 2 or weight.dtype not in FLOAT_DTYPES:
-        raise CannotUnite(f"{member.adapter.name} cannot get a zero layer for {module}: its shape cannot be told")
+        raise CannotUniteError(f"{member.adapter.name} cannot get a zero layer for {module}: its shape cannot be told")
     r = peft.rank(member.adapter, module)
     rows, columns = weight.shape
     if base.kind(module) == "embedding":

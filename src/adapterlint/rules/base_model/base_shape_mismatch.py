@@ -68,7 +68,8 @@ class BaseShapeMismatch(Rule):
             key = wrong_pairs[0]
             expected = _expected_outer(base, key)
             yield self.finding(
-                f"{len(wrong_pairs)} LoRA tensors do not fit the base: {key.name} is {list(subject.adapter.shape(key))}, "
+                f"{len(wrong_pairs)} LoRA tensors do not fit the base: {key.name} is "
+                f"{list(subject.adapter.shape(key))}, "
                 f"{key.module} has {expected} {'inputs' if key.kind in (Kind.LORA_A, Kind.EMBEDDING_A) else 'outputs'}"
                 + (f" (also {first_names([k.name for k in wrong_pairs[1:]], 2)})" if len(wrong_pairs) > 1 else ""),
                 subject.at_tensor(key.name),

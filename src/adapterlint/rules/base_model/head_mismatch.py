@@ -70,11 +70,13 @@ def _missing_head_rows(subject: Subject, base: Base) -> Iterator[tuple[Key, tupl
     """A head that the checkpoint lacks is made with the config's number of labels."""
     labels = base.config.get("id2label") or base.config.get("num_labels")
     count = len(labels) if isinstance(labels, dict) else labels
+    if not isinstance(count, int):
+        return
     for key in subject.adapter.saved.values():
         shape = subject.adapter.shape(key)
-        if key.module in base.missing_heads and isinstance(count, int) and shape and shape[0] not in (count, 0):
-            if key.module != "pre_classifier" and key.has_canonical_prefix:
-                yield key, (count, *shape[1:])
+        made = key.module in base.missing_heads and key.module != "pre_classifier" and key.has_canonical_prefix
+        if made and shape and shape[0] not in (count, 0):
+            yield key, (count, *shape[1:])
 
 
 def _head(labels: int) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -66,7 +66,8 @@ class ModuleNotInBase(Rule):
         ]
         if lost and subject.adapter.is_lora:
             yield self.finding(
-                f"{len(lost)} full tensors belong to no parameter of {base.path}: {first_names(key.full_name for key in lost)}",
+                f"{len(lost)} full tensors belong to no parameter of {base.path}: "
+                + first_names(key.full_name for key in lost),
                 subject.at_tensor(lost[0].name),
                 effects=(wrong(),),
             )

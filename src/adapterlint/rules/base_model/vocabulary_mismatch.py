@@ -55,8 +55,8 @@ class VocabularyMismatch(Rule):
             key, shape = found[0]
             rows = subject.adapter.shape(key)[0] if subject.adapter.shape(key) else 0
             yield self.finding(
-                f"{key.full_name} has {rows} rows, the base's vocabulary {shape[0] if shape else 0}: the base must be resized "
-                "before the adapter is loaded",
+                f"{key.full_name} has {rows} rows, the base's vocabulary {shape[0] if shape else 0}: "
+                "the base must be resized before the adapter is loaded",
                 subject.at_tensor(key.name),
                 effects=(raises("peft", full_mismatch(subject, key)),),
                 fix=Fix(f"Call model.resize_token_embeddings({rows}) before loading", Safety.DISPLAY),

@@ -10,7 +10,10 @@ from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
-_TEXT = "ValueError: LoraModel supports only 1 adapter with bias. When using multiple adapters, set bias to 'none' for all adapters."
+_TEXT = (
+    "ValueError: LoraModel supports only 1 adapter with bias. "
+    "When using multiple adapters, set bias to 'none' for all adapters."
+)
 _BIAS = {"base_model.model.bert.encoder.layer.0.attention.self.query.base_layer.bias": ("F32", (16,))}
 
 

@@ -79,7 +79,8 @@ class ClashingAdapterNames(SetRule):
             if longer and any(member.adapter.is_lora for member in subject.members):
                 member = next(member for member in subject.members if member.adapter.name == name)
                 yield self.finding(
-                    f"adapter name {name!r} is the start of {longer[0]!r}: PEFT up to 0.19 saves tensors of both in one file",
+                    f"adapter name {name!r} is the start of {longer[0]!r}: "
+                    "PEFT up to 0.19 saves tensors of both in one file",
                     member.at_directory(),
                     effects=(wrong("peft<0.20", operation="save"),),
                     severity=Severity.NOTE,

@@ -57,7 +57,7 @@ class DifferingTargets(SetRule):
             beyond = [module for module in member.covered if module not in own]
             if beyond:
                 yield self.finding(
-                    f"{member.adapter.name} has LoRA layers where {first.adapter.name}, the first of the set, has none: "
+                    f"{member.adapter.name} has LoRA layers where {first.adapter.name}, the first, has none: "
                     + first_names(beyond),
                     member.at_field("target_modules"),
                     related=(first.at_field("target_modules", first.adapter.name),),

@@ -50,7 +50,8 @@ class MixedMethods(SetRule):
             one, other = first.adapter.peft_type, member.adapter.peft_type
             if one and other and one != other:
                 yield self.finding(
-                    f"{member.adapter.name} is {other}, {first.adapter.name} is {one}: one model holds adapters of one method",
+                    f"{member.adapter.name} is {other}, {first.adapter.name} is {one}: "
+                    "one model holds adapters of one method",
                     member.at_field("peft_type"),
                     related=(first.at_field("peft_type", first.adapter.name),),
                     effects=tuple(_effects(one, other, member.adapter.name)),

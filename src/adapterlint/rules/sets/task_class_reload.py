@@ -83,7 +83,8 @@ class TaskClassReload(SetRule):
             raises("peft>=0.15", f"KeyError: '{PREFIX}{roots[0]}.weight'", adapter=member.adapter.name),
         )
         yield self.finding(
-            f"{member.adapter.name} stores no {roots[0]}, which the task class of {first.adapter.name} makes PEFT look for",
+            f"{member.adapter.name} stores no {roots[0]}, which the task class of {first.adapter.name} "
+            "makes PEFT look for",
             member.at_field("task_type"),
             related=(first.at_field("task_type", "decides the class"),),
             effects=effects,

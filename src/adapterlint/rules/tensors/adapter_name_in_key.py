@@ -22,7 +22,7 @@ class AdapterNameInKey(Rule):
     when it is loaded under the very name that stands in the keys.
 
     ## Example
-    `base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight`, as `torch.save(model.state_dict())` has it.
+    `base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight`, as `model.state_dict()` has it.
 
     ## Fix
     Safe: the name is taken out. Leftovers of another adapter (`lora_Abar.weight`) are dropped with `--unsafe-fixes`.
@@ -58,7 +58,8 @@ class AdapterNameInKey(Rule):
             own = [key for key in named if key not in twins]
             names = sorted({str(key.adapter) for key in own})
             yield self.finding(
-                f"adapter name {', '.join(map(repr, names))} in {len(own)} tensor names: {first_names(k.name for k in own)}",
+                f"adapter name {', '.join(map(repr, names))} in {len(own)} tensor names: "
+                + first_names(key.name for key in own),
                 subject.at_tensor(own[0].name),
                 effects=named_effects(subject, own, all_of_it=len(own) == len(adapter.lora_keys)),
                 fix=rename_fix(subject, own, "names without it") if len(names) == 1 else _choose(names),
@@ -66,7 +67,8 @@ class AdapterNameInKey(Rule):
         residue = twins + [key for key in adapter.keys if key.kind is Kind.RESIDUE]
         if residue:
             yield self.finding(
-                f"{len(residue)} tensors are leftovers of another adapter and never read: {first_names(k.name for k in residue)}",
+                f"{len(residue)} tensors are leftovers of another adapter and never read: "
+                + first_names(key.name for key in residue),
                 subject.at_tensor(residue[0].name),
                 effects=(),
                 severity=Severity.WARNING,

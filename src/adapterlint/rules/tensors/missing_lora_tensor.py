@@ -66,12 +66,13 @@ class MissingLoraTensor(Rule):
             return
         if subject.base is not None:
             missing = _absent_in_base(subject)
-            effects = (Effect(Outcome.WRONG, "peft", stage="after_load"),)
+            effects: tuple[Effect, ...] = (Effect(Outcome.WRONG, "peft", stage="after_load"),)
         else:
             missing, effects = _gaps(subject), ()
         if missing:
             yield self.finding(
-                f"{len(missing)} selected modules have no LoRA tensors although their siblings have: {first_names(missing)}",
+                f"{len(missing)} selected modules have no LoRA tensors although their siblings have: "
+                + first_names(missing),
                 subject.at_field("target_modules"),
                 effects=effects,
                 fix=Fix("Export the adapter again, or choose the layers with layers_to_transform", Safety.DISPLAY),

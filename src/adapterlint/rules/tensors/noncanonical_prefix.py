@@ -83,7 +83,7 @@ class NoncanonicalPrefix(Rule):
 def _belongs(subject: Subject, key: Key) -> bool:
     """Whether the tensor is of this adapter at all: bare words such as ``scale`` are AL204's.
 
-    Other methods share tensors that belong to no module (VeRA's ``base_model.vera_A``); only their per-module ones count.
+    Other methods share tensors that belong to no module (VeRA's ``base_model.vera_A``); only per-module ones count.
     """
     if key.kind is Kind.FULL and not subject.adapter.is_lora:
         return peft.saved_root(subject.saved_names, key.module) is not None

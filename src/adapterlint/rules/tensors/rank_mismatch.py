@@ -110,7 +110,8 @@ class RankMismatch(Rule):
         if eras["dotted"]:
             effects.append(raises("peft>=0.14,<0.15", _text(subject)))
         return self.finding(
-            "rank_pattern has keys that PEFT before 0.15 does not match (anchors, or a rank and an alpha key that compete)",
+            "rank_pattern has keys that PEFT before 0.15 does not match (anchors, or a rank and an alpha key that "
+            "compete)",
             subject.at_field("rank_pattern"),
             effects=tuple(effects),
             severity=Severity.WARNING,

@@ -79,7 +79,8 @@ class UncoveredTensor(Rule):
         total = len(adapter.modules)
         field = "exclude_modules" if any(subject.selection.excluded(module) for module in lost) else "target_modules"
         yield self.finding(
-            f"{field} leaves out {len(lost)} of {total} modules that the file has LoRA tensors for: {first_names(lost)}",
+            f"{field} leaves out {len(lost)} of {total} modules that the file has LoRA tensors for: "
+            + first_names(lost),
             subject.at_field(field),
             effects=tuple(_effects(subject, lost)),
             related=tuple(
