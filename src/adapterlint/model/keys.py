@@ -186,7 +186,8 @@ def _strip(parts: list[str], keep: frozenset[str]) -> tuple[str, tuple[str, ...]
     wrappers: list[str] = []
     clean: list[str] = []
     for position, part in enumerate(parts):
-        if part not in keep and (part in WRAPPERS or (part == SOFT_WRAPPER and position < len(parts) - 1)):
+        wrapper = (part in WRAPPERS or part == SOFT_WRAPPER) and position < len(parts) - 1
+        if wrapper and part not in keep:
             wrappers.append(part)
         else:
             clean.append(part)

@@ -32,7 +32,7 @@ TASK_CLASSES = {
 }
 DEFAULT_RANK = 8
 DEFAULT_ALPHA = 8
-_OUTPUT_LEAVES = ("lm_head", "embed_out", "output", "score", "classifier")
+_OUTPUT_LEAVES = ("lm_head", "embed_out")
 
 
 def model_class(adapter: Adapter) -> str:
@@ -139,14 +139,20 @@ class Selection:
 
     def _all_linear(self, base: Base | None) -> Callable[[str], bool]:
         if base is None:
-            return lambda module: module.rpartition(".")[2] not in _OUTPUT_LEAVES[:2]
-        heads = _OUTPUT_LEAVES[:2] if "CausalLM" in base.architecture else _OUTPUT_LEAVES
+            return lambda module: module.rpartition(".")[2] not in _OUTPUT_LEAVES
+        heads = self._left_out(base)
         linear = frozenset(
-            module
-            for module in base.modules
-            if base.kind(module) == "linear" and module.rpartition(".")[2] not in heads
+            module for module in base.modules if base.kind(module) == "linear" and module.rpartition(".")[2] not in heads
         )
         return lambda module: module in linear
+
+    def _left_out(self, base: Base) -> tuple[str, ...]:
+        """What ``all-linear`` leaves out: the output embedding of a language model, else a SEQ_CLS head."""
+        if "LMHead" in base.architecture or base.architecture.endswith(("ForCausalLM", "ForConditionalGeneration")):
+            return _OUTPUT_LEAVES
+        if self._config.get("task_type") == "SEQ_CLS":
+            return ("score",) if "score" in base.modules else ("classifier",)
+        return ()
 
 
 def selected_modules(adapter: Adapter, base: Base, legacy: bool = False) -> tuple[str, ...]:

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 from adapterlint.findings import version_key
 
 STRICT_SINCE, STRICT_BEFORE = "0.6.0", "0.14.0"
 """Releases that raise TypeError for a key they do not know; older and newer ones ignore it."""
+
+RUNTIME_CONFIG, RUNTIME_SINCE = "runtime_config", "0.12.0"
+"""A key that every release from here on takes out of the file, whatever the peft_type and the value."""
+
+Span: TypeAlias = tuple[str, str | None]
+"""Releases from the first one on and before the second; None: up to the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +95,9 @@ def enum_members(name: str) -> dict[str, tuple[str, str | None]]:
     return {value: (item["since"], item["before"]) for value, item in _tables()["enums"].get(name, {}).items()}
 
 
-def missing_ranges(stretches: tuple[Stretch, ...], kind: ConfigType) -> list[tuple[str, str | None]]:
+def missing_ranges(stretches: tuple[Stretch, ...], kind: ConfigType) -> list[Span]:
     """Releases in which a config type exists but lacks a field, as (since, before) pairs."""
-    gaps: list[tuple[str, str | None]] = []
+    gaps: list[Span] = []
     cursor = kind.since
     for stretch in stretches:
         if version_key(stretch.since) > version_key(cursor):
@@ -102,7 +109,7 @@ def missing_ranges(stretches: tuple[Stretch, ...], kind: ConfigType) -> list[tup
     return gaps
 
 
-def clip(span: tuple[str, str | None], since: str, before: str | None) -> tuple[str, str | None] | None:
+def clip(span: Span, since: str, before: str | None) -> Span | None:
     """The part of a release span between ``since`` and ``before``; None if there is none."""
     low = max(span[0], since, key=version_key)
     highs = [high for high in (span[1], before) if high is not None]
@@ -110,9 +117,129 @@ def clip(span: tuple[str, str | None], since: str, before: str | None) -> tuple[
     return None if high is not None and version_key(low) >= version_key(high) else (low, high)
 
 
-def span_text(span: tuple[str, str | None]) -> str:
+def span_text(span: Span) -> str:
     """A release span as a target range: ``peft>=0.6.0,<0.14.0``."""
     return f"peft>={span[0]}" + (f",<{span[1]}" if span[1] else "")
+
+
+def unknown_spans(kind: ConfigType, key: str) -> list[Span]:
+    """Releases that have the config type but no such key; all of them for a key that no release has."""
+    if key == RUNTIME_CONFIG:
+        early = clip((kind.since, kind.before), kind.since, RUNTIME_SINCE)
+        return [early] if early else []
+    return missing_ranges(kind.fields[key], kind) if key in kind.fields else [(kind.since, kind.before)]
+
+
+def ignoring_spans(kind: ConfigType, key: str) -> list[Span]:
+    """Releases that drop the key without an exception, because they do not know it and are not strict."""
+    found = []
+    for span in unknown_spans(kind, key):
+        parts = (clip(span, kind.since, STRICT_SINCE), clip(span, STRICT_BEFORE, None))
+        found += [part for part in parts if part is not None]
+    return found
+
+
+class Refusal(NamedTuple):
+    """Releases that refuse a config for a key they do not know.
+
+    Attributes:
+        since: first release.
+        before: first release after the run.
+        key: the key that the exception names, which is the first unknown one in the file's order.
+        exception: the text of the exception.
+    """
+
+    since: str
+    before: str
+    key: str
+    exception: str
+
+    @property
+    def targets(self) -> str:
+        """The releases as a target range."""
+        return span_text((self.since, self.before))
+
+
+def refusals(peft_type: str | None, keys: Iterable[str]) -> tuple[Refusal, ...]:
+    """Which strict releases refuse a config with these keys, and how; the oldest first.
+
+    Args:
+        peft_type: the config's type; a type that no release has gives nothing.
+        keys: the keys of the config in the order of the file.
+    """
+    kind = config_type(peft_type)
+    era = clip((kind.since, kind.before), STRICT_SINCE, STRICT_BEFORE) if kind else None
+    if kind is None or era is None or era[1] is None:
+        return ()
+    unknown = {}
+    for key in keys:
+        spans = [span for gap in unknown_spans(kind, key) if (span := clip(gap, *era))]
+        if spans:
+            unknown[key] = spans
+    ends = {end for spans in unknown.values() for span in spans for end in span if end}
+    bounds = sorted({era[0], era[1], *ends}, key=version_key)
+    found: list[Refusal] = []
+    for since, before in pairwise(bounds):
+        first = next((key for key, spans in unknown.items() if any(_holds(span, since) for span in spans)), None)
+        if first is None:
+            continue
+        if found and found[-1].key == first and found[-1].before == since:
+            found[-1] = found[-1]._replace(before=before)
+        else:
+            text = f"TypeError: {kind.class_name}.__init__() got an unexpected keyword argument {first!r}"
+            found.append(Refusal(since, before, first, text))
+    return tuple(found)
+
+
+def _holds(span: Span, version: str) -> bool:
+    key = version_key(version)
+    return version_key(span[0]) <= key and (span[1] is None or key < version_key(span[1]))
+
+
+def refused_by(key: str, kind: ConfigType, found: Iterable[Refusal]) -> list[Refusal]:
+    """The part of the refusals in which this key is among the unknown ones."""
+    spans = unknown_spans(kind, key)
+    parts = [(refusal, clip(span, refusal.since, refusal.before)) for refusal in found for span in spans]
+    return [refusal._replace(since=part[0], before=part[1]) for refusal, part in parts if part and part[1]]
+
+
+def default_in(stretches: tuple[Stretch, ...], version: str | None) -> Any:
+    """The default of a field in a release; in the newest release that has the field if None, or if it lacks it."""
+    for stretch in stretches:
+        if version is not None and _holds((stretch.since, stretch.before), version):
+            return stretch.default
+    return stretches[-1].default
+
+
+def same_value(value: Any, default: Any) -> bool:
+    """Whether PEFT treats a value as the default: equal, or both of them off (null, false, empty)."""
+    return _is_off(default) if _is_off(value) else type(value) is type(default) and bool(value == default)
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)
+
+
+def misfits(stretches: tuple[Stretch, ...], value: Any) -> list[Span]:
+    """Releases that have the field but take no such value."""
+    found: list[Span] = []
+    for stretch in stretches:
+        if fits(value, stretch.kind):
+            continue
+        if found and found[-1][1] == stretch.since:
+            found[-1] = (found[-1][0], stretch.before)
+        else:
+            found.append((stretch.since, stretch.before))
+    return found
+
+
+def similar(word: str, words: Iterable[str]) -> str | None:
+    """The known word that a misspelt one most likely stands for, or None."""
+    from difflib import get_close_matches  # only for what is misspelt
+
+    known = {item.lower().replace("-", "_"): item for item in words}
+    close = get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.8)
+    return known[close[0]] if close else None
 
 
 def fits(value: Any, kind: tuple[Any, ...]) -> bool:
