@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 
 MARKERS = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE})
+_WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 _SKIPPED = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".venv", "venv", ".tox", ".mypy_cache"})
 
 
@@ -59,6 +60,14 @@ def _below(top: str) -> list[Found]:
         folders[:] = sorted(name for name in folders if name not in _SKIPPED)
         if directory != top and is_adapter(directory):
             found.append(Found(directory, explicit=False))
-    if not found and any(name.endswith((".safetensors", ".bin", ".gguf", ".pt")) for name in os.listdir(top)):
+    if not found and _may_hold_weights(top):
         found.append(Found(top, explicit=True))
     return found
+
+
+def _may_hold_weights(directory: str) -> bool:
+    """Whether weights lie there under another name, or could: a directory that cannot be listed must not pass."""
+    try:
+        return any(name.endswith(_WEIGHTS_SUFFIXES) for name in os.listdir(directory))
+    except OSError:
+        return True

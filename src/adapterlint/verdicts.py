@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from adapterlint.findings import Effect, Finding, Outcome, Severity, covers
+from adapterlint.findings import CONFIG_FILE, Effect, Finding, Outcome, Severity, covers
 from adapterlint.model.target import Target
 from adapterlint.report import Verdict
 
@@ -43,8 +43,7 @@ def verdict(
         return Verdict(Outcome.LOADS, assumes=() if has_base else ("base",))
     worst = max(effect.outcome.rank for _, effect in hits)
     chosen = [(finding, effect) for finding, effect in hits if effect.outcome.rank == worst]
-    # Of several exceptions, the user meets the one of the earliest stage; config rules speak before tensor rules.
-    first = min(chosen, key=lambda hit: (_STAGES.get(hit[1].stage, 4), hit[0].rule))[1]
+    first = min(chosen, key=_when)[1]
     return Verdict(
         outcome=first.outcome,
         inert=first.outcome is Outcome.WRONG and all(effect.inert for _, effect in chosen),
@@ -54,6 +53,13 @@ def verdict(
         exception=first.exception,
         missing=tuple(sorted({item for _, effect in chosen for item in effect.missing})),
     )
+
+
+def _when(hit: tuple[Finding, Effect]) -> tuple[int, bool, str]:
+    """Order in which a user meets the effects: stage by stage, and PEFT reads the config before the weights."""
+    finding, effect = hit
+    in_config = finding.location.file == CONFIG_FILE or finding.rule == "AL001"
+    return _STAGES.get(effect.stage, 4), not in_config, finding.rule
 
 
 def with_severity(finding: Finding, targets: Sequence[Target], given: bool) -> Finding | None:

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from adapterlint.fixing.build import build_copy, build_view, copied_bytes, written_bytes
+from adapterlint.fixing.build import Files, build_copy, build_view, copied_bytes, written_bytes
 from adapterlint.fixing.errors import PlanError, ProofError, RefusedError, WriteError
 from adapterlint.fixing.journal import Transaction, recover, recover_locked
 from adapterlint.fixing.prove import Proof, prove
 from adapterlint.fixing.records import Step
 from adapterlint.fixing.resolve import AdapterEdits, Change, identities, resolve
-from adapterlint.fixing.system import Locks, flushing, writing
+from adapterlint.fixing.system import Locks, flush_file, meanwhile, writing
 
 __all__ = ["AdapterEdits", "Check", "apply_all", "recover"]
 
@@ -84,14 +84,14 @@ def _in_place(changes: Sequence[Change], allow_links: bool, check: Check | None)
     with Transaction([change.root for change in changed]) as transaction:
         views = {change.root: transaction.directory(change.root, change.name) for change in changed}
         files = [file for change in changed for file in build_view(change, views[change.root])]
-        with flushing(files):
+        for change in changed:
+            transaction.add(change.root, *_steps(change))
+        with meanwhile(lambda: _to_disk(files, transaction)):
             proofs = [prove(change, views.get(change.root, change.root)) for change in changes]
+            if changed:
+                _run_check(check, [views.get(change.root, change.plan.path) for change in changes], changes)
         if changed:
-            _run_check(check, [views.get(change.root, change.plan.path) for change in changes], changes)
-            for change in changed:
-                _require_unchanged(change)
-                transaction.add(change.root, *_steps(change))
-            transaction.commit()
+            _commit(transaction, changed)
     return proofs
 
 
@@ -109,19 +109,31 @@ def _copies(changes: Sequence[Change], output: str, locks: Locks, check: Check |
             views = [transaction.directory(target, change.name) for change in changes]
             pairs = list(zip(changes, views, strict=True))
             files = [file for change, view in pairs for file in build_copy(change, view)]
-            with flushing(files):
-                proofs = [prove(change, view, whole=True) for change, view in pairs]
-            _run_check(check, views, changes)
             for change in changes:
-                _require_unchanged(change)
                 transaction.add(target, Step("place", os.path.join("new", change.name), change.name, fresh=True))
-            transaction.commit()
+            with meanwhile(lambda: _to_disk(files, transaction)):
+                proofs = [prove(change, view, whole=True) for change, view in pairs]
+                _run_check(check, views, changes)
+            _commit(transaction, changes)
     except BaseException:
         for directory in reversed(made):
             with suppress(OSError):
                 os.rmdir(directory)
         raise
     return proofs
+
+
+def _to_disk(files: Files, transaction: Transaction) -> None:
+    for new, old in files:
+        with writing(old):
+            flush_file(new)
+    transaction.prepare()
+
+
+def _commit(transaction: Transaction, changes: Sequence[Change]) -> None:
+    for change in changes:
+        _require_unchanged(change)
+    transaction.commit()
 
 
 def _steps(change: Change) -> list[Step]:

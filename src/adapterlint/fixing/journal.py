@@ -3,7 +3,7 @@
 A transaction builds the new files in a hidden directory of each directory that it changes, ``.adapterlint-stage``:
 
     new/         what is to be put in place
-    old/         hard links to what it replaces, to undo it if the system refuses a later step
+    old-N        a hard link to what step N replaces, to undo it if the system refuses a later step
     steps.json   what is to be done in this directory, and which directory leads
     commit       only in the leading directory: the directories that belong together
 
@@ -72,7 +72,6 @@ class Transaction:
                     os.mkdir(os.path.join(root, STAGE), 0o700)
                     self._staged.append(root)
                     os.mkdir(os.path.join(root, STAGE, "new"))
-                    os.mkdir(os.path.join(root, STAGE, "old"))
         except BaseException:
             self._discard()
             raise
@@ -102,13 +101,16 @@ class Transaction:
         """Plans steps in the directory ``root``."""
         self._steps[root] += steps
 
-    def commit(self) -> None:
-        """Carries out all steps, or none: then it raises WriteError."""
-        sites = self._sites()
-        for site in sites:
+    def prepare(self) -> None:
+        """Writes the steps to the disk, after which no more can be added. Raises WriteError."""
+        for site in self._sites():
             with writing(site.root):
                 _keep_old(site)
                 write_site(site)
+
+    def commit(self) -> None:
+        """Carries out all steps, which have been prepared, or none: then it raises WriteError."""
+        sites = self._sites()
         try:
             with writing(sites[0].root):
                 write_decision(sites)
@@ -243,7 +245,7 @@ def _forward(site: Site) -> None:
             os.unlink(site.origin(step))
         else:
             os.replace(site.origin(step), site.goal(step))
-    _flush_names(site)
+    flush_directory(site.root)
 
 
 def _backward(site: Site) -> None:
@@ -253,14 +255,7 @@ def _backward(site: Site) -> None:
                 os.replace(site.backup(number), os.path.join(site.root, step.replaces))
         elif not os.path.lexists(site.origin(step)) and os.path.lexists(site.goal(step)):
             os.rename(site.goal(step), site.origin(step))
-    _flush_names(site)
-
-
-def _flush_names(site: Site) -> None:
     flush_directory(site.root)
-    for directory in site.staged_directories():
-        if os.path.isdir(directory):
-            flush_directory(directory)
 
 
 def _keep_old(site: Site) -> None:

@@ -7,7 +7,8 @@ bytes are compared, not hashed: that is cheaper and leaves no doubt.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -49,8 +50,13 @@ class Proof:
     bytes_compared: int = 0
 
 
+# Bytes that are worth a thread; reading and comparing take no lock of the interpreter for most of the time.
+_PART = 8 << 20
+_THREADS = min(4, os.cpu_count() or 1)
+
+
 class _Pair(NamedTuple):
-    """Bytes that must be equal: ``name`` says of which tensor, or how many."""
+    """Bytes of a tensor of the new file that must equal those at ``offset`` of another one."""
 
     name: str
     new_offset: int
@@ -142,35 +148,45 @@ def _require_same_structure(path: str, wanted: dict[str, tuple[str, tuple[int, .
             raise ProofError(path, f"tensor {name!r} of the new file {said}")
 
 
-def _require_equal(path: str, pairs: Iterable[_Pair]) -> int:
-    """Compares the bytes in the order of the new file, neighbours in one go. Returns how many there were."""
-    compared = 0
-    for group in _neighbours(sorted(pairs, key=lambda pair: pair.new_offset)):
-        first, size = group[0], sum(pair.size for pair in group)
-        if not payload.equal(path, first.new_offset, first.file, first.offset, size):
-            for pair in group:
-                if not payload.equal(path, pair.new_offset, pair.file, pair.offset, pair.size):
-                    raise ProofError(path, f"the bytes of tensor {pair.name!r} are not those in {pair.file}")
-            raise ProofError(path, f"bytes of the new file are not those in {first.file}")
-        compared += size
-    return compared
+def _require_equal(path: str, tensors: Sequence[_Pair]) -> int:
+    """Compares bytes of the new file with those that they should be. Returns how many there were."""
+
+    def equal(pair: _Pair) -> bool:
+        return payload.equal(path, pair.new_offset, pair.file, pair.offset, pair.size)
+
+    parts = [part for run in _runs(tensors) for part in _parts(run)]
+    if len(parts) > 1:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            same = all(pool.map(equal, parts))
+    else:
+        same = all(map(equal, parts))
+    if not same:
+        wrong = next((pair for pair in tensors if not equal(pair)), parts[0])
+        raise ProofError(path, f"the bytes of tensor {wrong.name!r} are not those in {wrong.file}")
+    return sum(part.size for part in parts)
 
 
-def _neighbours(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
-    groups: list[list[_Pair]] = []
-    for pair in pairs:
-        last = groups[-1][-1] if groups else None
-        follows = (
+def _runs(tensors: Iterable[_Pair]) -> list[_Pair]:
+    """Tensors that follow one another both here and there joined to one, in the order of the new file."""
+    runs: list[_Pair] = []
+    for pair in sorted(tensors, key=lambda pair: pair.new_offset):
+        last = runs[-1] if runs else None
+        if (
             last is not None
             and last.file == pair.file
             and last.new_offset + last.size == pair.new_offset
             and last.offset + last.size == pair.offset
-        )
-        if follows:
-            groups[-1].append(pair)
+        ):
+            runs[-1] = last._replace(size=last.size + pair.size)
         else:
-            groups.append([pair])
-    return groups
+            runs.append(pair)
+    return runs
+
+
+def _parts(run: _Pair) -> Iterator[_Pair]:
+    for start in range(0, run.size, _PART):
+        size = min(_PART, run.size - start)
+        yield run._replace(new_offset=run.new_offset + start, offset=run.offset + start, size=size)
 
 
 def _require_zero(path: str, name: str, offset: int, size: int) -> int:

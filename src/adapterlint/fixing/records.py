@@ -67,7 +67,7 @@ class Site:
 
     def backup(self, number: int) -> str:
         """Where the link to the file that step ``number`` replaces is kept."""
-        return os.path.join(self.stage, "old", str(number))
+        return os.path.join(self.stage, f"old-{number}")
 
     def origin(self, step: Step) -> str:
         """Where the step takes its file from."""
@@ -98,7 +98,7 @@ def write_site(site: Site) -> None:
     """Writes ``steps.json``, and all names in the stage, to the disk. Raises OSError."""
     record = {"token": site.token, "leader": site.leader, "steps": [asdict(step) for step in site.steps]}
     _write(os.path.join(site.stage, "steps.json"), record)
-    for directory in (*site.staged_directories(), os.path.join(site.stage, "old"), site.stage, site.root):
+    for directory in (*site.staged_directories(), site.stage, site.root):
         flush_directory(directory)
 
 
@@ -112,8 +112,7 @@ def read_site(root: str) -> Site | None:
         steps = tuple(Step(**step) for step in record["steps"])
     except TypeError:
         return None
-    old = os.path.join(stage, "old")
-    if os.path.realpath(old) != old or not all(_harmless(step, stage) for step in steps):
+    if not all(_harmless(step, stage) for step in steps):
         return None
     return Site(root, record["token"], record["leader"], steps)
 

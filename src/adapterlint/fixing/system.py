@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 from types import ModuleType, TracebackType
@@ -52,26 +52,27 @@ def flush_directory(path: str) -> None:
         os.close(descriptor)
 
 
+def flush_file(path: str) -> None:
+    """Returns when the file's bytes and attributes are on the disk. Raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        flush(file.fileno())
+
+
 @contextmanager
-def flushing(files: Sequence[tuple[str, str]]) -> Iterator[None]:
-    """Brings files to the disk while the block runs, and does not end before they are there.
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Does the work in a thread while the block runs, and ends when both have.
 
-    Args:
-        files: path of each, and the path by which an error names it.
-
-    Raises WriteError, unless the block raises something itself.
+    Raises what the work raised, unless the block raised something itself.
     """
     failures: list[BaseException] = []
 
-    def work() -> None:
+    def run() -> None:
         try:
-            for path, shown in files:
-                with writing(shown), open(path, "rb", buffering=0) as file:
-                    flush(file.fileno())
-        except BaseException as error:  # Raised again where it can be seen.
+            work()
+        except BaseException as error:  # Raised again below, where it can be seen.
             failures.append(error)
 
-    thread = Thread(target=work, name="adapterlint-flush")
+    thread = Thread(target=run, name="adapterlint")
     thread.start()
     try:
         yield

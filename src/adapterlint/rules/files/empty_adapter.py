@@ -9,14 +9,13 @@ from adapterlint.model.adapter import Adapter
 from adapterlint.model.keys import PROMPT_TYPES, Kind
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
-from adapterlint.rules.examples import AnyExample, Example, bert_config, lora_config, llama_tensors
+from adapterlint.rules.examples import AnyExample, Example, bert_config, llama_tensors, lora_config
 from adapterlint.rules.files.foreign_format import recognise
 
 _SILENT_TYPES = frozenset({"LORA", "ADALORA", "IA3", "LOHA", "LOKR", "LN_TUNING"})
 _HARMLESS_INITS = (True, None, "gaussian", "eva")
 _INIT_FIELDS = ("init_lora_weights", "init_weights", "init_ia3_weights")
 _SAYS_MORE = frozenset({Kind.METHOD, Kind.RESIDUE})
-_TRAINED = frozenset({Kind.FULL, Kind.TOKENS})
 
 
 class EmptyAdapter(Rule):
@@ -72,11 +71,12 @@ class EmptyAdapter(Rule):
         kinds = {key.kind for key in adapter.keys}
         if not adapter.is_lora or adapter.lora_keys or kinds & _SAYS_MORE:
             return
-        if kinds & _TRAINED:
-            message = f"{file} holds whole parameters of the base, but no LoRA tensors for {_targets(adapter)}"
-            yield self.finding(message, subject.at_file(file), effects=(wrong(),), ceiling=Severity.WARNING)
-            return
-        yield self.finding(f"{file} holds no LoRA tensors", subject.at_file(file), effects=nothing_loaded(adapter))
+        yield self.finding(
+            f"{file} holds parameters of the base, but no LoRA tensors for {_targets(adapter)}",
+            subject.at_file(file),
+            effects=(wrong(),),
+            ceiling=Severity.WARNING,
+        )
 
 
 def nothing_loaded(adapter: Adapter) -> tuple[Effect, ...]:

@@ -13,14 +13,15 @@ from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed, safetensors_bytes
 
 NO_PEFT_TYPE = "KeyError: 'peft_type'"
-_KOHYA, _MLX, _DIFFUSERS, _GGUF = "kohya (sd-scripts)", "MLX", "diffusers", "GGUF"
+_KOHYA, _MLX, _DIFFUSERS, _HUB = "kohya's scripts", "MLX", "diffusers", "AdapterHub"
+_GGUF, _MODEL = "GGUF", "full model"
 _HOW = {
     _MLX: "Convert it: lora_A and lora_B are MLX's lora_a and lora_b transposed, lora_alpha is scale times the rank",
     _KOHYA: "Convert it with the conversion scripts of diffusers or PEFT, which know the model that the names refer to",
     _DIFFUSERS: "Load it with load_lora_weights of the diffusers pipeline that it was trained for",
     _GGUF: "Use the adapter that the GGUF file was converted from: there is no way back",
-    "AdapterHub": "Load it with the adapters library, or train it again with PEFT",
-    "full model": "Put the adapter's own adapter_config.json here, or load the directory as a model",
+    _HUB: "Load it with the adapters library, or train it again with PEFT",
+    _MODEL: "Put the adapter's own adapter_config.json here, or load the directory as a model",
 }
 
 
@@ -98,7 +99,7 @@ class ForeignFormat(Rule):
         if found is None:
             return
         yield self.finding(
-            f"{found.evidence}: this is {_article(found.format)}, not an adapter of PEFT",
+            f"{found.evidence}: this is {_what(found.format)}, not an adapter of PEFT",
             _place(subject, found),
             effects=(_effect(adapter, found),),
             fix=Fix(_HOW[found.format], Safety.DISPLAY),
@@ -132,11 +133,15 @@ def _by_config(config: Mapping[str, Any]) -> Foreign | None:
         keys = [key for key in ("fine_tune_type", "num_layers", "lora_parameters") if key in config]
         return Foreign(_MLX, f"the config has no peft_type but {first_names(keys)}", CONFIG_FILE)
     if "config" in config and ("model_class" in config or "model_name" in config):
-        return Foreign("AdapterHub", "the config has no peft_type but config and model_class", CONFIG_FILE)
-    if isinstance(config.get("architectures"), list) or "_from_model_config" in config or "_diffusers_version" in config:
-        return Foreign("full model", "the config has no peft_type but describes a model's architecture", CONFIG_FILE)
+        return Foreign(_HUB, "the config has no peft_type but config and model_class", CONFIG_FILE)
+    if (
+        isinstance(config.get("architectures"), list)
+        or "_from_model_config" in config
+        or "_diffusers_version" in config
+    ):
+        return Foreign(_MODEL, "the config has no peft_type but describes a model's architecture", CONFIG_FILE)
     if "model_type" in config and ("hidden_size" in config or "vocab_size" in config):
-        return Foreign("full model", "the config has no peft_type but model_type and sizes", CONFIG_FILE)
+        return Foreign(_MODEL, "the config has no peft_type but model_type and sizes", CONFIG_FILE)
     return None
 
 
@@ -144,14 +149,18 @@ def _by_names(config: str, file: str, tensors: Iterable[str]) -> Foreign | None:
     """The format that the tensors' names show; names of diffusers count only where no config says PEFT."""
     kohya = tuple(name for name in tensors if _is_kohya(name))
     if kohya:
-        return Foreign(_KOHYA, f"{len(kohya)} tensors are named like {kohya[0]}", file, kohya)
+        return Foreign(_KOHYA, _named(kohya), file, kohya)
     mlx = tuple(name for name in tensors if name.rpartition(".")[2] in ("lora_a", "lora_b"))
     if mlx:
-        return Foreign(_MLX, f"{len(mlx)} tensors are named like {mlx[0]}", file, mlx)
+        return Foreign(_MLX, _named(mlx), file, mlx)
     diffusers = tuple(name for name in tensors if not config and _is_diffusers(name))
     if diffusers:
-        return Foreign(_DIFFUSERS, f"{len(diffusers)} tensors are named like {diffusers[0]}", file, diffusers)
+        return Foreign(_DIFFUSERS, _named(diffusers), file, diffusers)
     return None
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return f"{len(names)} tensors are named like {names[0]}" if len(names) > 1 else f"a tensor is named {names[0]}"
 
 
 def _is_kohya(name: str) -> bool:
@@ -187,10 +196,10 @@ def _place(subject: Subject, found: Foreign) -> Location:
     return subject.at_file(found.file)
 
 
-def _article(name: str) -> str:
-    if name == "full model":
-        return "the config of a full model"
-    return f"{'an' if name[0] in 'AM' else 'a'} adapter of the {name} format" if name != _GGUF else "a GGUF file"
+def _what(name: str) -> str:
+    if name == _MODEL:
+        return "the config of a whole model"
+    return "a GGUF file" if name == _GGUF else f"an adapter in the format of {name}"
 
 
 def _as_mlx(name: str) -> str:

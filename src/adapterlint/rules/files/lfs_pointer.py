@@ -49,7 +49,9 @@ class LfsPointer(Rule):
     def valid() -> list[AnyExample]:
         return [
             Example("downloaded", lora_config(), llama_tensors()),
-            Example("another file is a pointer", lora_config(), llama_tensors(), files={"model.safetensors": _pointer(9)}),
+            Example(
+                "another file is a pointer", lora_config(), llama_tensors(), files={"model.safetensors": _pointer(9)}
+            ),
         ]
 
     @staticmethod

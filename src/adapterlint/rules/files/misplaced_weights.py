@@ -104,9 +104,7 @@ def misplaced(adapter: Adapter) -> tuple[str, ...]:
 
 def looks_like_adapter(tensors: Mapping[str, Tensor]) -> bool:
     """Whether tensors are those of an adapter and not of a whole model."""
-    return any(
-        name.startswith(PREFIX) or name == _PROMPT or keys.parse(name).kind in _OWN_KINDS for name in tensors
-    )
+    return any(name.startswith(PREFIX) or name == _PROMPT or keys.parse(name).kind in _OWN_KINDS for name in tensors)
 
 
 def no_weights(adapter: Adapter) -> str:

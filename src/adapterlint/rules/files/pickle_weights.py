@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, Finding, Fix, Safety, Severity
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
-from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, torch_bytes
+from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
+from adapterlint.rules.torchbytes import torch_bytes
 
 
 class PickleWeights(Rule):

@@ -1,0 +1,267 @@
+"""The base model as far as its files tell without loading it: config.json and the headers of its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple
+
+from .lfs import parse_pointer
+from .problems import Problem
+from .safetensors import DTYPE_BITS, read_header
+
+CONFIG = "config.json"
+SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+MAX_JSON_BYTES = 64 << 20
+"""Longest config or index that is read."""
+MAX_SHARDS = 4096
+
+_SHOWN = 3
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
+
+
+class BaseTensor(NamedTuple):
+    """A stored tensor of the base.
+
+    Attributes:
+        name: its name in the checkpoint.
+        dtype: safetensors dtype name.
+        shape: dimensions.
+        file: the file that holds it, relative to the base's directory.
+        offset: where its bytes start in that file; -1 where they do not lie there in one run, little-endian.
+        nbytes: how many they are.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFiles:
+    """What the files of a base model say.
+
+    Attributes:
+        path: its directory.
+        config: its config.json; empty if that cannot be read.
+        tensors: the tensors of all its files, by name.
+        problems: what is wrong, each with the name of the file: ``no-config``, ``bad-config``, ``no-weights``,
+            ``bad-index``, ``missing-shard``, ``missing-tensor``, ``duplicate-tensor`` (a note), and the kinds of the
+            readers of the single files where those are fatal.
+    """
+
+    path: str
+    config: dict[str, Any]
+    tensors: dict[str, BaseTensor]
+    problems: tuple[Problem, ...]
+
+
+def read_base(path: str) -> BaseFiles:
+    """Read a base model's directory; whatever is wrong with it becomes a problem.
+
+    The files are looked for in the order of transformers: one safetensors file, safetensors shards, one torch file,
+    torch shards.
+    """
+    problems: list[Problem] = []
+    config = _read_object(path, CONFIG, problems)
+    tensors: dict[str, BaseTensor] = {}
+    names = _weight_files(path, problems)
+    for name in names:
+        for tensor in _read_weights(path, name, problems):
+            if tensor.name in tensors:
+                message = f"tensor `{tensor.name}` is in {tensors[tensor.name].file} and in {name}"
+                problems.append(Problem("duplicate-tensor", message, fatal=False, tensor=tensor.name))
+            tensors[tensor.name] = tensor
+    if isinstance(names, dict) and not any(problem.fatal for problem in problems):
+        problems += _missing(names, tensors)
+    return BaseFiles(path, config, tensors, tuple(problems))
+
+
+def _weight_files(path: str, problems: list[Problem]) -> Mapping[str, list[str]]:
+    """Files that hold the weights; for shards with the tensors that the index promises in each."""
+    for single, index in ((SAFETENSORS, SAFETENSORS_INDEX), (PICKLE, PICKLE_INDEX)):
+        if os.path.lexists(os.path.join(path, single)):
+            return {single: []}
+        if os.path.lexists(os.path.join(path, index)):
+            return _shards(_read_object(path, index, problems), index, problems)
+    message = f"{path} holds no weights: no {SAFETENSORS}, no {PICKLE}, no index of shards"
+    detail = f"OSError: Error no file named {PICKLE}, {SAFETENSORS}"
+    problems.append(Problem("no-weights", message, detail=detail))
+    return {}
+
+
+def _shards(index: dict[str, Any], name: str, problems: list[Problem]) -> dict[str, list[str]]:
+    """Tensor names by shard."""
+    if not index and problems:
+        return {}
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        problems.append(Problem("bad-index", f"{name} has no `weight_map` from tensor names to file names"))
+        return {}
+    shards: dict[str, list[str]] = {}
+    for tensor, shard in weight_map.items():
+        shards.setdefault(shard, []).append(tensor)
+    outside = [shard for shard in shards if os.path.basename(shard) != shard or shard in ("", ".", "..")]
+    if outside or len(shards) > MAX_SHARDS:
+        what = f"`{outside[0][:80]}`, which is no name of a file" if outside else f"{len(shards)} shards"
+        problems.append(Problem("bad-index", f"{name} lists {what}"))
+        return {}
+    return shards
+
+
+def _missing(promised: Mapping[str, list[str]], tensors: Mapping[str, BaseTensor]) -> Iterable[Problem]:
+    """Tensors that the index lists and that no shard holds."""
+    for shard, names in promised.items():
+        missing = [name for name in names if name not in tensors]
+        if missing:
+            shown = ", ".join(f"`{name}`" for name in missing[:_SHOWN])
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            yield Problem("missing-tensor", f"{shard} does not hold {shown}{more}, which the index says it does")
+
+
+def _read_weights(path: str, name: str, problems: list[Problem]) -> list[BaseTensor]:
+    full = os.path.join(path, name)
+    if not os.path.exists(full):
+        message = f"{name} is missing: the download or copy of the base is incomplete"
+        problems.append(Problem("missing-shard", message))
+        return []
+    if name.endswith(".safetensors"):
+        return _from_safetensors(full, name, problems)
+    return _from_pickle(full, name, problems)
+
+
+def _from_safetensors(full: str, name: str, problems: list[Problem]) -> list[BaseTensor]:
+    header = read_header(full)
+    if header.fatal is not None:
+        problems.append(_named(header.fatal, name))
+        return []
+    start = header.data_start
+    return [
+        BaseTensor(entry.name, entry.dtype, entry.shape, name, start + entry.begin, entry.end - entry.begin)
+        for entry in header.tensors.values()
+    ]
+
+
+def _from_pickle(full: str, name: str, problems: list[Problem]) -> list[BaseTensor]:
+    from .pickled import read_archive, tensor_position  # few bases need it
+
+    archive = read_archive(full)
+    if archive.fatal is not None:
+        problems.append(_named(archive.fatal, name))
+        return []
+    if not archive.complete:
+        problems.append(Problem("not-followed", f"{name}: {archive.problems[-1].message}"))
+        return []
+    odd = {problem.tensor for problem in archive.problems if problem.kind == "special-tensor"}
+    found = []
+    try:
+        with open(full, "rb") as file:
+            for item in archive.tensors.values():
+                plain = item.contiguous and archive.little_endian and item.name not in odd
+                place = tensor_position(file, archive, item) if plain else None
+                nbytes = prod(item.shape) * DTYPE_BITS.get(item.dtype, 0) // 8
+                found.append(
+                    BaseTensor(item.name, item.dtype, item.shape, name, -1 if place is None else place, nbytes)
+                )
+    except OSError as error:
+        problems.append(Problem("unreadable", f"{name} cannot be read: {error.strerror}"))
+    return found
+
+
+def _named(problem: Problem, name: str) -> Problem:
+    return replace(problem, message=f"{name}: {problem.message}")
+
+
+def _read_object(path: str, name: str, problems: list[Problem]) -> dict[str, Any]:
+    """A JSON object from a file; empty, and a problem, if it is none."""
+    kind = "config" if name == CONFIG else "index"
+    try:
+        with open(os.path.join(path, name), "rb") as file:
+            raw = file.read(MAX_JSON_BYTES + 1)
+        if len(raw) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
+        pointer = parse_pointer(raw)
+        if pointer is not None:
+            message = f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull`"
+            problems.append(Problem("lfs-pointer", message))
+            return {}
+        value = json.loads(raw.decode("utf-8-sig"))
+    except OSError as error:
+        problems.append(Problem(f"no-{kind}", f"{name} cannot be read: {error.strerror}"))
+        return {}
+    except (ValueError, RecursionError) as error:
+        problems.append(Problem(f"bad-{kind}", f"{name} is not valid JSON: {error}"))
+        return {}
+    if not isinstance(value, dict):
+        problems.append(Problem(f"bad-{kind}", f"{name} is not a JSON object but a {type(value).__name__}"))
+        return {}
+    return value
+
+
+def find_base(reference: str, adapter_dir: str) -> str | None:
+    """Where the base that an adapter names is on this machine, or None.
+
+    Looked for, without network: a directory with a config.json of that path, from the current directory and from the
+    adapter's; then a repository of that name in the Hugging Face cache.
+
+    Args:
+        reference: ``base_model_name_or_path`` of the adapter.
+        adapter_dir: the adapter's directory.
+    """
+    if not reference or "\0" in reference:
+        return None
+    for candidate in (reference, os.path.join(adapter_dir, reference)):
+        if _has_config(candidate):
+            return candidate
+    return _in_cache(reference)
+
+
+def _in_cache(reference: str) -> str | None:
+    """The snapshot of ``main`` of a repository, or its only one."""
+    if not _REPOSITORY.fullmatch(reference) or "--" in reference or ".." in reference:
+        return None
+    repository = os.path.join(_cache(), "models--" + reference.replace("/", "--"))
+    snapshots = os.path.join(repository, "snapshots")
+    try:
+        with open(os.path.join(repository, "refs", "main"), encoding="utf-8") as file:
+            revision = file.read(200).strip()
+    except (OSError, ValueError):
+        try:
+            found = os.listdir(snapshots)
+        except OSError:
+            return None
+        if len(found) != 1:
+            return None
+        revision = found[0]
+    if not revision or os.path.basename(revision) != revision or revision in (".", ".."):
+        return None
+    snapshot = os.path.join(snapshots, revision)
+    return snapshot if _has_config(snapshot) else None
+
+
+def _cache() -> str:
+    """The cache's directory, by the rules of huggingface_hub (``constants.py``)."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(name):
+            return _expanded(os.environ[name])
+    home = os.environ.get("HF_HOME")
+    if not home:
+        home = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "huggingface")
+    return os.path.join(_expanded(home), "hub")
+
+
+def _expanded(path: str) -> str:
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def _has_config(directory: str) -> bool:
+    return os.path.isfile(os.path.join(directory, CONFIG))
