@@ -100,5 +100,5 @@ def test_one_number_at_the_end_is_enough(tmp_path: Path) -> None:
 def test_without_payload_nothing_is_said(tmp_path: Path) -> None:
     state = {name: torch.full(shape, math.nan) for name, (_, shape) in llama_tensors().items()}
     path = _save(tmp_path / "adapter", state, SAFETENSORS_FILE)
-    report = check(Request([str(path)], payload=False))
+    report = check(Request([str(path)], payload="none"))
     assert not {item.finding.rule for item in report.findings} & {"AL301", "AL302"}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 CONFIG_FILE = "adapter_config.json"
 SAFETENSORS_FILE = "adapter_model.safetensors"
@@ -93,16 +92,16 @@ def _split_range(targets: str) -> tuple[str, tuple[tuple[str, tuple[int, ...]], 
         if char in "<>=!~":
             name = targets[:position]
             for part in targets[position:].split(","):
-                operator = "<" if part[0] == "<" else part[:2]
-                if operator not in (">=", "<", "=="):
+                operator = next((sign for sign in (">=", "==", "<") if part.startswith(sign)), "")
+                bound = part[len(operator) :].strip()
+                if not operator or not bound.replace(".", "").isdigit():
                     raise ValueError(f"not a range that an effect may use: {targets!r}")
-                bounds.append((operator, version_key(part[len(operator) :].strip())))
+                bounds.append((operator, version_key(bound)))
             break
     return name.strip(), tuple(bounds)
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """A claim: targets in this range do this with the adapter or set.
 
     Attributes:
@@ -148,8 +147,7 @@ def unknown(targets: str = "peft", **more: Any) -> Effect:
     return Effect(Outcome.UNKNOWN, targets, **more)
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """A place in an adapter directory, symbolically: rows and columns are worked out for the report only.
 
     Attributes:
@@ -171,44 +169,44 @@ class Location:
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SetConfig:
+class SetConfig(NamedTuple):
     """Set the value at a JSON pointer of adapter_config.json; a missing last key is added to its object."""
 
     pointer: str
     value: Any
+    edit: str = "set-config"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveConfig:
+class RemoveConfig(NamedTuple):
     """Remove the key at a JSON pointer of adapter_config.json; ``occurrence`` counts duplicates from 0, None = all."""
 
     pointer: str
     occurrence: int | None = None
+    edit: str = "remove-config"
 
 
-@dataclass(frozen=True, slots=True)
-class StripBom:
+class StripBom(NamedTuple):
     """Remove the byte order mark at the start of adapter_config.json."""
 
+    edit: str = "strip-bom"
 
-@dataclass(frozen=True, slots=True)
-class RenameTensor:
+
+class RenameTensor(NamedTuple):
     """Give a stored tensor another name; its bytes stay."""
 
     old: str
     new: str
+    edit: str = "rename-tensor"
 
 
-@dataclass(frozen=True, slots=True)
-class DropTensor:
+class DropTensor(NamedTuple):
     """Remove a stored tensor."""
 
     name: str
+    edit: str = "drop-tensor"
 
 
-@dataclass(frozen=True, slots=True)
-class CopyTensor:
+class CopyTensor(NamedTuple):
     """Add a tensor with the bytes of one in the base checkpoint, dtype kept.
 
     Attributes:
@@ -218,30 +216,33 @@ class CopyTensor:
 
     name: str
     base_name: str
+    edit: str = "copy-tensor"
 
 
-@dataclass(frozen=True, slots=True)
-class ZeroTensor:
+class ZeroTensor(NamedTuple):
     """Add a tensor of zeros."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    edit: str = "zero-tensor"
 
 
-@dataclass(frozen=True, slots=True)
-class RenameFile:
+class RenameFile(NamedTuple):
     """Rename a file within the adapter directory."""
 
     old: str
     new: str
+    edit: str = "rename-file"
 
 
-@dataclass(frozen=True, slots=True)
-class RewriteHeader:
+class RewriteHeader(NamedTuple):
     """Write the safetensors header anew, unchanged in meaning (drops duplicate names and unknown fields)."""
 
+    edit: str = "rewrite-header"
 
+
+# The ``edit`` fields keep edits of different kinds unequal, named tuples being tuples; JSON output shows them, too.
 Edit: TypeAlias = (
     SetConfig
     | RemoveConfig
@@ -255,8 +256,7 @@ Edit: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
+class Fix(NamedTuple):
     """How to end a finding.
 
     Attributes:
@@ -272,8 +272,7 @@ class Fix:
     form: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that a rule has to say.
 
     Attributes:
@@ -300,7 +299,7 @@ class Finding:
     severity: Severity = Severity.WARNING
     ceiling: Severity = Severity.ERROR
     targeted: bool = False
-    adapters: tuple[str, ...] = field(default=())
+    adapters: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:

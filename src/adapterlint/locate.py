@@ -11,6 +11,7 @@ from adapterlint.reading.jsontext import Document
 from adapterlint.report import Place, Reported
 
 _CONTEXT = 1  # lines shown before the one that is meant
+_WHOLE = 6  # spans of up to so many lines are shown whole, longer ones by both ends
 
 
 class Locator:
@@ -32,9 +33,14 @@ class Locator:
         if span is None:
             return Place(location)
         start, end = document.position(span[0]), document.position(span[1])
-        first = max(1, start[0] - _CONTEXT)
-        excerpt = tuple((line, document.line_text(line)) for line in range(first, start[0] + 1))
+        excerpt = tuple((line, document.line_text(line)) for line in _lines(start[0], end[0]))
         return Place(location, start, end, excerpt)
+
+
+def _lines(first: int, last: int) -> list[int]:
+    """Numbers of the lines to show for a span, with the context before it."""
+    lines = list(range(max(1, first - _CONTEXT), last + 1))
+    return lines if last - first < _WHOLE else [*lines[: _CONTEXT + _WHOLE // 2], *lines[-2:]]
 
 
 def _span(document: Document, location: Location) -> tuple[int, int] | None:

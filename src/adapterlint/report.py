@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from adapterlint.findings import Finding, Location, Outcome
 
+LOAD = "load"
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+
+class Verdict(NamedTuple):
     """What one target does with one adapter or set.
 
     Attributes:
@@ -33,8 +34,7 @@ class Verdict:
     missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A location with its rows and columns (1-based code points) and the text around it.
 
     Attributes:
@@ -50,8 +50,7 @@ class Place:
     excerpt: tuple[tuple[int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(NamedTuple):
     """A finding with its places worked out."""
 
     finding: Finding
@@ -59,8 +58,7 @@ class Reported:
     related: tuple[Place, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterReport:
+class AdapterReport(NamedTuple):
     """One adapter: what it holds and the verdict of every target, loaded alone as ``default``.
 
     Attributes:
@@ -82,8 +80,7 @@ class AdapterReport:
     verdicts: Mapping[str, Verdict]
 
 
-@dataclass(frozen=True, slots=True)
-class SetReport:
+class SetReport(NamedTuple):
     """One set: its members in loading order and the verdict of every target on all that happens in it.
 
     Attributes:
@@ -103,16 +100,14 @@ class SetReport:
     explicit: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class BaseReport:
+class BaseReport(NamedTuple):
     """The base: its path and how many parameters its checkpoint holds."""
 
     path: str
     parameters: int
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A rule that could not look, and what it lacked."""
 
     rule: str
@@ -120,8 +115,7 @@ class Skipped:
     needs: str
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(NamedTuple):
     """Counts of a run; seconds are wall time."""
 
     adapters: int
@@ -133,8 +127,7 @@ class Summary:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """Everything a run has to say.
 
     Attributes:
@@ -148,6 +141,8 @@ class Report:
         skipped: rules that lacked an input.
         summary: counts.
         internal_errors: tracebacks of rules that crashed, for ``--verbose`` and bug reports.
+        operations: operations beyond loading that were asked about.
+        releases: every release that the tool knows, as target texts, oldest first.
     """
 
     tool_version: str
@@ -159,4 +154,16 @@ class Report:
     findings: tuple[Reported, ...]
     skipped: tuple[Skipped, ...]
     summary: Summary
-    internal_errors: tuple[str, ...] = field(default=())
+    internal_errors: tuple[str, ...] = ()
+    operations: frozenset[str] = frozenset()
+    releases: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Reported, ...]:
+        """The findings that are printed: less those that are only about operations nobody asked about."""
+        return tuple(item for item in self.findings if _concerns(item.finding, self.operations))
+
+
+def _concerns(finding: Finding, operations: frozenset[str]) -> bool:
+    about = {effect.operation for effect in finding.effects}
+    return not about or LOAD in about or not about.isdisjoint(operations)

@@ -15,7 +15,7 @@ from adapterlint.findings import Finding, Location, Severity, unknown
 from adapterlint.locate import Locator
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
-from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.model.subject import NoPayload, SetSubject, Subject
 from adapterlint.model.target import Target, bundled, resolve
 from adapterlint.report import (
     AdapterReport,
@@ -50,7 +50,7 @@ class Request:
         base: base model directory for every adapter; None: found by itself where it is local.
         grouping: ``auto`` finds sets, ``one`` makes all adapters one set, ``none`` makes no sets.
         selection: which rules are reported.
-        payload: whether tensor bytes may be read.
+        payload: how much tensor data may be read.
         operations: operations beyond loading whose findings are reported.
     """
 
@@ -59,7 +59,7 @@ class Request:
     base: str | None = None
     grouping: Grouping = "auto"
     selection: Selection = field(default_factory=Selection)
-    payload: bool = True
+    payload: assemble.PayloadDepth = "quick"
     operations: frozenset[str] = frozenset()
 
 
@@ -161,6 +161,8 @@ def _lacks(rule: Rule, subject: Subject) -> str | None:
         return "weights"
     if "base" in rule.needs and subject.base is None:
         return "base"
+    if "payload" in rule.needs and isinstance(subject.payload, NoPayload):
+        return "payload"
     return None
 
 
@@ -176,6 +178,8 @@ def _run_rules(subject: Subject, rules: Iterable[Rule], errors: list[str]) -> Ch
         except Exception:
             errors.append(traceback.format_exc())
             checked.findings.append(_crash(rule, subject.at_directory()))
+    if subject.payload.partial:
+        checked.skipped.append(Skipped("AL301", subject.adapter.path, "payload"))
     return checked
 
 
@@ -245,6 +249,8 @@ def to_report(request: Request, run: Run, started: float) -> Report:
         skipped=tuple(item for checked in run.adapters for item in checked.skipped),
         summary=_summary(adapters, kept, time.perf_counter() - started),
         internal_errors=tuple(run.errors),
+        operations=request.operations,
+        releases=tuple(str(target) for target in bundled()),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from adapterlint.findings import CONFIG_FILE, Effect, Finding, Outcome, Severity, covers
 from adapterlint.model.target import Target
@@ -80,7 +79,7 @@ def with_severity(finding: Finding, targets: Sequence[Target], given: bool) -> F
         return None
     else:
         severity = finding.severity
-    return replace(finding, severity=min(severity, finding.ceiling, key=lambda item: item.rank))
+    return finding._replace(severity=min(severity, finding.ceiling, key=lambda item: item.rank))
 
 
 def _hits(effect: Effect, targets: Sequence[Target]) -> bool:

@@ -364,9 +364,42 @@ def test_a_file_that_changes_meanwhile_is_not_overwritten(tmp_path: Path, output
         Path(path, CONFIG_FILE).write_text("{}")
         return []
 
-    with pytest.raises(WriteError, match="changed by something else"):
-        apply_all([AdapterEdits(path, RENAME)], output=str(tmp_path / "out") if output else None, check=check)
+    plan = AdapterEdits(path, (*RENAME, SetConfig("/r", 1)))
+    with pytest.raises(WriteError, match=r"adapter_config.json: something else has changed"):
+        apply_all([plan], output=str(tmp_path / "out") if output else None, check=check)
     assert list(load(path)) == ["a"] and config_of(path) == {} and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("output", [False, True])
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, output: bool) -> None:
+    path = make_adapter(tmp_path / "in" / "one", arrays("a"), old="1")
+
+    def check(_: Sequence[str]) -> list[str]:
+        Path(path, "new.txt").write_text("2")
+        return []
+
+    plan = AdapterEdits(path, (RenameFile("old.txt", "new.txt"),))
+    with pytest.raises(WriteError, match=r"new.txt: something else has changed"):
+        apply_all([plan], output=str(tmp_path / "out") if output else None, check=check)
+    assert Path(path, "old.txt").read_text() == "1" and Path(path, "new.txt").read_text() == "2"
+
+
+def test_a_log_that_grows_meanwhile_does_no_harm_in_place(tmp_path: Path) -> None:
+    path = make_adapter(tmp_path / "one", arrays("a"), log="1")
+    apply_all([AdapterEdits(path, RENAME)], check=lambda _: [] if Path(path, "log.txt").write_text("22") else ["?"])
+    assert list(load(path)) == ["b"] and Path(path, "log.txt").read_text() == "22"
+
+
+def test_more_adapters_than_files_may_be_open(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    paths = [make_adapter(tmp_path / str(number), arrays("a")) for number in range(80)]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (60, {hard}))\n{UNPRIVILEGED}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", code.replace("os.geteuid() == 0", "False"), "", *paths]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert all(list(load(path)) == ["b"] for path in paths)
 
 
 UNPRIVILEGED = """

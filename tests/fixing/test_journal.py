@@ -60,11 +60,11 @@ def test_nothing_is_lost_whichever_operation_is_the_last(quick: Path, kind: str,
     counts = json.loads(done.stdout)
     print(kind, where, counts)
     assert counts["losses"] == []
-    assert counts["runs"] == counts["operations"] > 80
-    assert counts["old"] > 50 and counts["new"] > 5 and counts["old"] + counts["new"] == counts["runs"]
+    assert counts["runs"] == counts["operations"] > 60
+    assert counts["old"] > 50 and counts["new"] > 3 and counts["old"] + counts["new"] == counts["runs"]
     if kind == "error":
         # Only where the removal of the stage itself failed is there anything left.
-        assert counts["errors"] > 70
+        assert counts["errors"] > 50
         assert all(number >= counts["errors"] for number in counts["leftovers"])
 
 
@@ -95,7 +95,7 @@ def test_what_a_step_relies_on_is_on_the_disk_before_it(quick: Path) -> None:
         assert any(synced.endswith(path.removeprefix("./")) for synced in synced_before), path
         assert os.path.dirname(path) in synced_before, path
     for root in roots:
-        assert {root, os.path.join(root, STAGE), os.path.join(root, STAGE, "old")} <= synced_before
+        assert {root, os.path.join(root, STAGE)} <= synced_before
     placing = [
         i for i, (name, args) in enumerate(trace)
         if name in ("replace", "rename", "unlink") and os.path.dirname(str(args[-1])) in roots
@@ -267,12 +267,10 @@ def test_without_locks_on_the_file_system_it_works_without(tmp_path: Path, monke
 def forge(root: Path, steps: list[dict[str, Any]], **links: Path) -> None:
     """A stage that some adapter brings along, committed, as far as it can say so itself."""
     stage = root / STAGE
-    for name in ("new", "old"):
-        if name in links:
-            stage.mkdir(exist_ok=True)
-            (stage / name).symlink_to(links[name])
-        else:
-            (stage / name).mkdir(parents=True)
+    stage.mkdir()
+    for name, target in links.items():
+        (stage / name).symlink_to(target)
+    (stage / "new").mkdir(exist_ok=True)
     record = {"version": 1, "token": "t", "leader": ".", "steps": steps}
     (stage / "steps.json").write_text(json.dumps(record))
     (stage / "commit").write_text(json.dumps({"version": 1, "token": "t", "sites": [".", "../victim"]}))
@@ -311,14 +309,12 @@ def test_a_forged_record_reaches_nothing_outside(tmp_path: Path, step: dict[str,
     assert not (root / "mine").exists() and not (root / STAGE).exists()
 
 
-@pytest.mark.parametrize("linked", ["new", "old"])
-def test_a_forged_link_in_the_stage_is_not_followed(tmp_path: Path, linked: str) -> None:
+def test_a_forged_link_in_the_stage_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
-    for name in ("0", "secret"):
-        (victim / name).write_text("precious")
+    (victim / "secret").write_text("precious")
     root = Path(make_adapter(tmp_path / "adapter", arrays("a")))
-    forge(root, [{"action": "place", "source": "new/secret", "target": "mine"}], **{linked: victim})
+    forge(root, [{"action": "place", "source": "new/secret", "target": "mine"}], new=victim)
     before = snapshot(victim)
     recover([str(root)])
     assert snapshot(victim) == before and not (root / "mine").exists()
@@ -342,4 +338,5 @@ def test_a_transaction_that_is_not_committed_changes_nothing(tmp_path: Path) -> 
         directory = transaction.directory(str(root), "adapter")
         Path(directory, CONFIG_FILE).write_text("{}")
         transaction.add(str(root), Step("place", f"new/adapter/{CONFIG_FILE}", CONFIG_FILE))
+        transaction.prepare()
     assert snapshot(root) == before

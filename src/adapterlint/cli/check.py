@@ -40,5 +40,5 @@ def exit_code(report: Report, fail_on: str, exit_zero: bool) -> int:
     if exit_zero or fail_on == "never":
         return 0
     threshold = Severity(fail_on).rank
-    failing = any(item.finding.severity.rank >= threshold for item in report.findings)
+    failing = any(item.finding.severity.rank >= threshold for item in report.shown)
     return EXIT_FINDINGS if failing else 0

@@ -139,7 +139,7 @@ class Fix:
         before += [finding for checked in run.sets for finding in checked.findings]
 
         def check(paths: Sequence[str]) -> list[str]:
-            staged = Request(list(paths), self._request.targets, self._request.base, "none", payload=False)
+            staged = Request(list(paths), self._request.targets, self._request.base, "none", payload="none")
             state = examine(staged)
             after = [finding for checked in state.adapters for finding in checked.findings]
             return recheck(before, after)
@@ -159,7 +159,7 @@ class Fix:
 
     def _plan_json(self, plan: Plan) -> None:
         for item in plan.edits:
-            edits = [{"edit": type(edit).__name__, **_fields(edit)} for edit in item.edits]
+            edits = [edit._asdict() for edit in item.edits]
             self._json["plans"].append({"path": item.path, "fixes": plan.titles.get(item.path, []), "edits": edits})
         self._json["refusals"] = [
             {"adapters": list(item.adapters), "form": item.form, "reason": item.reason} for item in plan.refusals
@@ -189,7 +189,3 @@ def _why_left(finding: Finding, unsafe: bool) -> str:
 
 def _proof(proof: Proof) -> dict[str, Any]:
     return {name: getattr(proof, name) for name in proof.__dataclass_fields__}
-
-
-def _fields(edit: Any) -> dict[str, Any]:
-    return {name: getattr(edit, name) for name in edit.__dataclass_fields__}

@@ -46,6 +46,7 @@ def request_options(command: Command) -> Command:
         click.option("--set", "one_set", is_flag=True, help="Treat all adapters found as one set."),
         click.option("--no-sets", is_flag=True, help="Look at every adapter on its own."),
         click.option("--no-payload", is_flag=True, help="Read headers only, no tensor data."),
+        click.option("--full-payload", is_flag=True, help="Search all tensor data for NaN, however large."),
         click.option(
             "--operation",
             "operations",
@@ -61,6 +62,8 @@ def request_options(command: Command) -> Command:
 
 def to_request(options: dict[str, Any]) -> Request:
     """The request that parsed options describe."""
+    if options["no_payload"] and options["full_payload"]:
+        raise click.UsageError("--no-payload and --full-payload exclude each other")
     if options["one_set"] and options["no_sets"]:
         raise click.UsageError("--set and --no-sets exclude each other")
     grouping = "one" if options["one_set"] else "none" if options["no_sets"] else "auto"
@@ -71,6 +74,6 @@ def to_request(options: dict[str, Any]) -> Request:
         base=options["base"],
         grouping=cast(Grouping, grouping),
         selection=Selection(options["select"], options["ignore"]),
-        payload=not options["no_payload"],
+        payload="none" if options["no_payload"] else "full" if options["full_payload"] else "quick",
         operations=frozenset(OPERATIONS if "all" in operations else operations),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -13,6 +14,7 @@ import click
 from adapterlint.discover import NotFoundError
 from adapterlint.model.target import TargetError
 from adapterlint.report import Report
+from adapterlint.reporters.text import printable
 from adapterlint.run import BaseNotFoundError
 
 EXIT_FINDINGS = 1
@@ -37,7 +39,7 @@ def guarded(command: Command) -> Command:
 
 def fail(message: str) -> click.ClickException:
     """An error that ends the command with one line and exit code 2."""
-    return CommandError(message)
+    return CommandError(printable(message))
 
 
 class CommandError(click.ClickException):
@@ -46,11 +48,20 @@ class CommandError(click.ClickException):
     exit_code = EXIT_INTERNAL
 
 
+def use_color() -> bool:
+    """Whether the standard output stream is a terminal whose user wants colours (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.stdout.isatty()
+
+
+def echo(text: str) -> None:
+    """Print a text; characters that the stream's encoding lacks stand as escapes."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), color=use_color())
+
+
 def write(report: Report, format_: str) -> None:
     """Print a report; tracebacks of crashed rules go to the standard error stream."""
     reporter = importlib.import_module(f"adapterlint.reporters.{format_}")
-    text = reporter.render(report)
-    if text:
-        click.echo(text)
+    echo(reporter.render(report, color=use_color()))
     for trace in report.internal_errors:
         click.echo(f"internal error:\n{trace}", file=sys.stderr)

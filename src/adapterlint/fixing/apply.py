@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from adapterlint.fixing.build import Files, build_copy, build_view, copied_bytes, written_bytes
@@ -77,6 +77,8 @@ def _require_distinct(plans: Sequence[AdapterEdits], roots: Sequence[str]) -> No
 
 def _in_place(changes: Sequence[Change], allow_links: bool, check: Check | None) -> list[Proof]:
     changed = [change for change in changes if not change.empty]
+    if not changed:
+        return [prove(change, change.root) for change in changes]
     if not allow_links:
         for change in changed:
             _refuse_links(change)
@@ -88,10 +90,11 @@ def _in_place(changes: Sequence[Change], allow_links: bool, check: Check | None)
             transaction.add(change.root, *_steps(change))
         with meanwhile(lambda: _to_disk(files, transaction)):
             proofs = [prove(change, views.get(change.root, change.root)) for change in changes]
-            if changed:
-                _run_check(check, [views.get(change.root, change.plan.path) for change in changes], changes)
-        if changed:
-            _commit(transaction, changed)
+            _run_check(check, [views.get(change.root, change.plan.path) for change in changes], changes)
+        for change in changed:
+            touched = {name for each in change.rewritten for name in (each.old, each.new)}
+            _require_unchanged(change, touched.union(*change.moves))
+        transaction.commit()
     return proofs
 
 
@@ -114,7 +117,9 @@ def _copies(changes: Sequence[Change], output: str, locks: Locks, check: Check |
             with meanwhile(lambda: _to_disk(files, transaction)):
                 proofs = [prove(change, view, whole=True) for change, view in pairs]
                 _run_check(check, views, changes)
-            _commit(transaction, changes)
+            for change in changes:
+                _require_unchanged(change, {*change.seen, *identities(change.root)})
+            transaction.commit()
     except BaseException:
         for directory in reversed(made):
             with suppress(OSError):
@@ -128,12 +133,6 @@ def _to_disk(files: Files, transaction: Transaction) -> None:
         with writing(old):
             flush_file(new)
     transaction.prepare()
-
-
-def _commit(transaction: Transaction, changes: Sequence[Change]) -> None:
-    for change in changes:
-        _require_unchanged(change)
-    transaction.commit()
 
 
 def _steps(change: Change) -> list[Step]:
@@ -154,9 +153,11 @@ def _run_check(check: Check | None, views: Sequence[str], changes: Sequence[Chan
         raise ProofError(changes[0].plan.path, reason, complaints)
 
 
-def _require_unchanged(change: Change) -> None:
-    if identities(change.root) != change.seen:
-        raise WriteError(change.plan.path, "its files were changed by something else meanwhile")
+def _require_unchanged(change: Change, names: Iterable[str]) -> None:
+    now = identities(change.root)
+    for name in sorted(names):
+        if now.get(name) != change.seen.get(name):
+            raise WriteError(os.path.join(change.plan.path, name), "something else has changed the file meanwhile")
 
 
 def _refuse_links(change: Change) -> None:

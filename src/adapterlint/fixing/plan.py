@@ -115,7 +115,7 @@ def _allowed(finding: Finding, unsafe: bool) -> bool:
 
 def _fix_adapter(state: _State, run: Run, request: Request, unsafe: bool) -> bool:
     """Fix one adapter as far as it goes; True when its files must be written before more can be planned."""
-    seen: set[tuple[Edit, ...]] = set()
+    seen: list[tuple[Edit, ...]] = []  # values of config edits may be lists, which have no hash
     for _ in range(MAX_ROUNDS):
         findings = _wanted(check_adapter(state.subject).findings, run, request)
         fixable = [finding for finding in findings if _allowed(finding, unsafe) and finding.fix and finding.fix.edits]
@@ -127,7 +127,7 @@ def _fix_adapter(state: _State, run: Run, request: Request, unsafe: bool) -> boo
             raise OscillationError(
                 f"{state.subject.adapter.path}: the fix of {fixable[0].rule} does not end its finding"
             )
-        seen.add(fix.edits)
+        seen.append(fix.edits)
         state.apply(fix.edits, f"{fixable[0].rule}: {fix.title}")
         if any(isinstance(edit, FILE_EDITS) for edit in fix.edits):
             return True

@@ -7,8 +7,7 @@ bytes are compared, not hashed: that is cheaper and leaves no doubt.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -48,11 +47,6 @@ class Proof:
     config_changes: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     bytes_compared: int = 0
-
-
-# Bytes that are worth a thread; reading and comparing take no lock of the interpreter for most of the time.
-_PART = 8 << 20
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 class _Pair(NamedTuple):
@@ -154,16 +148,13 @@ def _require_equal(path: str, tensors: Sequence[_Pair]) -> int:
     def equal(pair: _Pair) -> bool:
         return payload.equal(path, pair.new_offset, pair.file, pair.offset, pair.size)
 
-    parts = [part for run in _runs(tensors) for part in _parts(run)]
-    if len(parts) > 1:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            same = all(pool.map(equal, parts))
-    else:
-        same = all(map(equal, parts))
-    if not same:
-        wrong = next((pair for pair in tensors if not equal(pair)), parts[0])
-        raise ProofError(path, f"the bytes of tensor {wrong.name!r} are not those in {wrong.file}")
-    return sum(part.size for part in parts)
+    compared = 0
+    for run in _runs(tensors):
+        if not equal(run):
+            wrong = next((pair for pair in tensors if not equal(pair)), run)
+            raise ProofError(path, f"the bytes of tensor {wrong.name!r} are not those in {wrong.file}")
+        compared += run.size
+    return compared
 
 
 def _runs(tensors: Iterable[_Pair]) -> list[_Pair]:
@@ -181,12 +172,6 @@ def _runs(tensors: Iterable[_Pair]) -> list[_Pair]:
         else:
             runs.append(pair)
     return runs
-
-
-def _parts(run: _Pair) -> Iterator[_Pair]:
-    for start in range(0, run.size, _PART):
-        size = min(_PART, run.size - start)
-        yield run._replace(new_offset=run.new_offset + start, offset=run.offset + start, size=size)
 
 
 def _require_zero(path: str, name: str, offset: int, size: int) -> int:

@@ -80,7 +80,7 @@ def compose(rounds: Iterable[Iterable[Edit]]) -> tuple[Edit, ...]:
         for edit in edits:
             if isinstance(edit, RenameTensor):
                 if edit.old in added:
-                    added[edit.new] = replace(added.pop(edit.old), name=edit.new)
+                    added[edit.new] = added.pop(edit.old)._replace(name=edit.new)
                 else:
                     origin[edit.new] = origin.pop(edit.old, edit.old)
             elif isinstance(edit, DropTensor):

@@ -20,6 +20,9 @@ STAGE = ".adapterlint-stage"
 """Name of the hidden directory in which new files are built. Discovery and other tools should pass over it."""
 
 
+_FEW = 40
+
+
 @contextmanager
 def writing(path: str) -> Iterator[None]:
     """Turns an OSError inside into a WriteError: about the file that it names, or about ``path`` if that is staged."""
@@ -114,9 +117,20 @@ class Locks:
             os.close(descriptor)
             return
         self._held[identity] = descriptor
+        if len(self._held) == _FEW:
+            _allow_many_files()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WriteError(directory, "another run of adapterlint is changing it") from None
         except OSError:  # No locks on this file system.
             return
+
+
+def _allow_many_files() -> None:
+    """Raises the limit on open files as far as it may be: each lock takes one, and 1024 is a usual limit."""
+    import resource  # Not on Windows, where there are no locks.
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

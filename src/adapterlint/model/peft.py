@@ -142,7 +142,9 @@ class Selection:
             return lambda module: module.rpartition(".")[2] not in _OUTPUT_LEAVES
         heads = self._left_out(base)
         linear = frozenset(
-            module for module in base.modules if base.kind(module) == "linear" and module.rpartition(".")[2] not in heads
+            module
+            for module in base.modules
+            if base.kind(module) == "linear" and module.rpartition(".")[2] not in heads
         )
         return lambda module: module in linear
 

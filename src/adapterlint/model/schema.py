@@ -10,17 +10,24 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from adapterlint.findings import version_key
+from adapterlint.model.bundled import bundled_file
 
 STRICT_SINCE, STRICT_BEFORE = "0.6.0", "0.14.0"
 """Releases that raise TypeError for a key they do not know; older and newer ones ignore it."""
 
 RUNTIME_CONFIG, RUNTIME_SINCE = "runtime_config", "0.12.0"
 """A key that every release from here on takes out of the file, whatever the peft_type and the value."""
+
+REMOVED_FIELDS: dict[str, dict[str, Any]] = {
+    "LORA": {"enable_lora": None, "merge_weights": False},
+    "ADALORA": {"enable_lora": None, "merge_weights": False},
+    "PREFIX_TUNING": {"postprocess_past_key_value_function": None},
+}
+"""Fields that were gone before the oldest release in the tables, with their defaults, by peft_type."""
 
 Span: TypeAlias = tuple[str, str | None]
 """Releases from the first one on and before the second; None: up to the newest."""
@@ -56,7 +63,8 @@ class ConfigType:
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, Any]:
-    tables: dict[str, Any] = json.loads(files("adapterlint.schemas").joinpath("peft/fields.json").read_text("utf-8"))
+    with open(bundled_file("peft/fields.json"), encoding="utf-8") as file:
+        tables: dict[str, Any] = json.load(file)
     return tables
 
 
@@ -186,7 +194,9 @@ def refusals(peft_type: str | None, keys: Iterable[str]) -> tuple[Refusal, ...]:
         if found and found[-1].key == first and found[-1].before == since:
             found[-1] = found[-1]._replace(before=before)
         else:
-            text = f"TypeError: {kind.class_name}.__init__() got an unexpected keyword argument {first!r}"
+            # "self" is the one name that the constructor has but that no file may give.
+            how = "multiple values for argument" if first == "self" else "an unexpected keyword argument"
+            text = f"TypeError: {kind.class_name}.__init__() got {how} {first!r}"
             found.append(Refusal(since, before, first, text))
     return tuple(found)
 

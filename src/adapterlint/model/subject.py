@@ -18,6 +18,9 @@ from adapterlint.model.tensor import Tensor
 class Payload(Protocol):
     """Answers questions about tensor bytes; :mod:`adapterlint.assemble` fills it in, rules never open a file."""
 
+    partial: bool
+    """Whether something that was asked for was left unread, to stay quick."""
+
     def is_zero(self, tensor: Tensor) -> bool | None:
         """Whether every element is zero; None when it cannot be read."""
 
@@ -33,6 +36,8 @@ class Payload(Protocol):
 
 class NoPayload:
     """Payload that is not to be read."""
+
+    partial = False
 
     def is_zero(self, tensor: Tensor) -> bool | None:
         return None

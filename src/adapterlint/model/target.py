@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 
 from adapterlint.findings import covers, version_key
+from adapterlint.model.bundled import bundled_file
 
 
 class TargetError(ValueError):
@@ -35,7 +35,8 @@ class Target:
 @lru_cache(maxsize=1)
 def bundled() -> tuple[Target, ...]:
     """Every release the tool knows, oldest first, from the index file ``peft/index.json``."""
-    index = json.loads(files("adapterlint.schemas").joinpath("peft/index.json").read_text("utf-8"))
+    with open(bundled_file("peft/index.json"), encoding="utf-8") as file:
+        index = json.load(file)
     return tuple(Target("peft", entry["version"], entry["evidence"]) for entry in index["releases"])
 
 

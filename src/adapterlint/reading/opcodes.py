@@ -5,8 +5,8 @@ refuses what ``torch.load(weights_only=True)`` refuses; exceptions of plain Pyth
 memo slot) come out as there. Globals are compared with a list of names and stay names; a call yields a description of
 what torch would have built (:mod:`adapterlint.reading.rebuild`). Memory and time are bounded by a budget.
 
-Why not over :func:`pickletools.genops`: it knows opcodes that torch does not, reads some of the others differently at the
-end of a file, and fails with exceptions of its own.
+Why not over :func:`pickletools.genops`: it knows opcodes that torch does not, reads some of the others differently at
+the end of a file, and fails with exceptions of its own.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ class Machine:
         if not isinstance(function, Allowed):
             raise RefusedError("unsafe-global", f"the pickle calls a value of type {type_name(function)} as a function")
         # Calls may copy their arguments.
-        sizes = sum(len(item) for item in arguments if isinstance(item, _SIZED)) if type(arguments) is tuple else 0
+        sizes = len(arguments) if isinstance(arguments, _SIZED) else 0
+        if type(arguments) in (tuple, list):
+            sizes += sum(len(item) for item in arguments if isinstance(item, _SIZED))
         self.spend(200 + 60 * sizes)
         return self._reduce(function.name, arguments, new)
 

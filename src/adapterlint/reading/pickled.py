@@ -130,12 +130,14 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 message = f"{os.fspath(path)} is not a regular file"
-                return Archive(problems=(Problem("unreadable", message, detail="IsADirectoryError"),))
+                return Archive(problems=(Problem("unreadable", message, detail="OSError"),))
             return _read(path, file, status.st_size)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        known = isinstance(error, OSError) and error.errno
+        reason = os.strerror(known) if known else error
+        said = f"[Errno {known}] {reason}" if known else error
         message = f"cannot read {os.fspath(path)}: {reason}"
-        return Archive(problems=(Problem("unreadable", message, detail=f"{type(error).__name__}: {error}"),))
+        return Archive(problems=(Problem("unreadable", message, detail=f"{type(error).__name__}: {said}"),))
 
 
 def tensor_position(file: BinaryIO, archive: Archive, tensor: PickledTensor) -> int | None:

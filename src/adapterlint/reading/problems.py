@@ -1,4 +1,4 @@
-"""What a reader found wrong. Readers never raise on bad content: they return these, and rules turn them into findings."""
+"""What a reader found wrong. Readers never raise on bad content: they return these, rules turn them into findings."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from .torchglobals import DTYPES, FUNCTIONS, STORAGES, TENSOR_CLASSES, Dtype
 _INT64_MAX = (1 << 63) - 1
 _MAX_BYTES = 1 << 40
 _MAX_DIMENSIONS = 256
-_SET_ARGUMENTS = "TypeError: set_() received an invalid combination of arguments"
+_SET_ARGUMENTS = "TypeError: set_()"
 
 
 def call(name: str, arguments: Any, new: bool) -> Any:
@@ -34,8 +34,10 @@ def call(name: str, arguments: Any, new: bool) -> Any:
     Raises:
         RefusedError, TypeError, ValueError, ...: torch raises.
     """
-    if type(arguments) is not tuple and type(arguments) is not list:
-        raise TypeError(f"argument after * must be an iterable, not {type_name(arguments)}")
+    if type(arguments) not in (tuple, list):
+        if not isinstance(arguments, (dict, set)):
+            raise TypeError(f"argument after * must be an iterable, not {type_name(arguments)}")
+        arguments = tuple(arguments)
     if name == "torch.nn.parameter.Parameter":
         return _parameter(*arguments)
     if new:
@@ -71,11 +73,11 @@ def _view(storage: Any, offset: Any, size: Any, strides: Any, dtype: Dtype) -> T
         raise RefusedError("bad-tensor", "a tensor's offset, shape or strides are no integers", _SET_ARGUMENTS)
     if len(size) > _MAX_DIMENSIONS or len(strides or ()) > _MAX_DIMENSIONS:
         raise GaveUpError("too-large", f"a tensor has more than {_MAX_DIMENSIONS} dimensions")
-    shape, steps = tuple(size), tuple(strides or ())
-    if any(type(number) is not int for number in (*shape, *steps)):
-        raise RefusedError("bad-tensor", "a tensor's shape or strides are no integers", _SET_ARGUMENTS)
-    if any(abs(number) > _INT64_MAX for number in (offset, *shape, *steps)):
-        raise _out_of_range(storage, "its numbers do not fit 64 bits", "Overflow when unpacking long long")
+    shape, steps = _integers(size), _integers(strides or ())
+    if abs(offset) > _INT64_MAX:
+        raise RefusedError("bad-tensor", "a tensor's offset does not fit 64 bits", "ValueError: Overflow")
+    if any(abs(number) > _INT64_MAX for number in (*shape, *steps)):
+        raise RefusedError("bad-tensor", "a tensor's shape or strides do not fit 64 bits", _SET_ARGUMENTS)
     if offset < 0:
         raise _out_of_range(storage, f"its offset is {offset}", f"Tensor: invalid storage offset {offset}")
     elements = 1
@@ -91,6 +93,13 @@ def _view(storage: Any, offset: Any, size: Any, strides: Any, dtype: Dtype) -> T
     if elements:
         _check_end(storage, offset, shape, steps, dtype)
     return Tensor(dtype, shape, steps, storage, offset)
+
+
+def _integers(numbers: Any) -> tuple[int, ...]:
+    """A shape or strides; torch lets a boolean pass, except in the first place."""
+    if numbers and (type(numbers[0]) is not int or any(type(number) not in (int, bool) for number in numbers)):
+        raise RefusedError("bad-tensor", "a tensor's shape or strides are no integers", _SET_ARGUMENTS)
+    return tuple(map(int, numbers))
 
 
 def _check_end(storage: Storage, offset: int, shape: tuple[int, ...], steps: tuple[int, ...], dtype: Dtype) -> None:
@@ -254,7 +263,7 @@ def _ordered(items: Any = ()) -> OrderedDict:
     if isinstance(items, dict):
         return OrderedDict(items)
     result = OrderedDict()
-    if not isinstance(items, (list, tuple)):
+    if not isinstance(items, (list, tuple, set)):
         raise TypeError(f"'{type_name(items)}' object is not iterable")
     for item in items:
         if not isinstance(item, (list, tuple)):

@@ -72,7 +72,7 @@ def storage_dtype(kind: Any, untyped: bool) -> str:
     """torch name of the dtype of a storage class."""
     name = kind.name if isinstance(kind, Allowed) else ""
     if name not in STORAGES or (not untyped and name == "torch.storage.UntypedStorage"):
-        detail = f"AttributeError: type object '{name}' has no attribute 'dtype'"
+        detail = "AttributeError"
         raise RefusedError(
             "bad-persistent-id", f"a persistent id names `{name or type_name(kind)}` as a storage", detail
         )

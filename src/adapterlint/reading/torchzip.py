@@ -57,7 +57,7 @@ class _Zip:
         except BrokenZip as error:
             kind = "truncated" if "central" in error.reason else "broken-archive"
             message = f"the zip archive cannot be read: {error.reason}"
-            raise RefusedError(kind, message, f"{_MINIZ} reading zip archive: {error.reason}.") from None
+            raise RefusedError(kind, message, _MINIZ) from None
         except OverflowError as error:
             raise GaveUpError("too-large", str(error)) from None
         if not members:

@@ -11,9 +11,9 @@ from adapterlint.report import AdapterReport, Place, Report, Reported, SetReport
 VERSION = 1
 
 
-def render(report: Report) -> str:
-    """The report as JSON text, two spaces of indentation."""
-    return json.dumps(as_dict(report), indent=2, ensure_ascii=False)
+def render(report: Report, color: bool = False) -> str:
+    """The report as JSON text in ASCII, so that no name can act on a terminal or fail to be encoded; never coloured."""
+    return json.dumps(as_dict(report), indent=2)
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -29,7 +29,6 @@ def as_dict(report: Report) -> dict[str, Any]:
         "skipped": [{"rule": item.rule, "path": item.path, "needs": item.needs} for item in report.skipped],
         "summary": {
             "adapters": report.summary.adapters,
-            "tensors": report.summary.tensors,
             "errors": report.summary.errors,
             "warnings": report.summary.warnings,
             "notes": report.summary.notes,

@@ -6,8 +6,10 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from pathlib import Path  # costs 10 ms at every start, and only tests write examples
 
 Shapes: TypeAlias = Mapping[str, tuple[str, tuple[int, ...]]]
 

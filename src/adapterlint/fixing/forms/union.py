@@ -30,7 +30,7 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
         targets: requested releases; up to 0.10 every adapter also needs the same LoRA layers.
 
     Raises:
-        CannotUniteError: the base is missing, a member has another method or biases, the base lacks a head, shapes differ.
+        CannotUniteError: the base is missing or lacks a head, a member has another method or biases, shapes differ.
     """
     base = subject.base
     if base is None:
@@ -39,9 +39,7 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
         _require(member)
     leaves = _leaves(subject, base)
     layers = _layers(subject) if any(version_key(target.version) < (0, 11) for target in targets) else {}
-    return [
-        (*_saved_edits(member, base, leaves), *_layer_edits(member, base, layers)) for member in subject.members
-    ]
+    return [(*_saved_edits(member, base, leaves), *_layer_edits(member, base, layers)) for member in subject.members]
 
 
 def _require(member: Subject) -> None:
@@ -51,7 +49,8 @@ def _require(member: Subject) -> None:
     if not adapter.is_lora:
         raise CannotUniteError(f"{adapter.name} is of type {adapter.peft_type}; the form is for LORA")
     if adapter.get("bias", "none") not in ("none", None):
-        raise CannotUniteError(f"{adapter.name} trains biases (bias={adapter.get('bias')!r}), which go into the shared base")
+        mode = adapter.get("bias")
+        raise CannotUniteError(f"{adapter.name} trains biases (bias={mode!r}), which go into the shared base")
     if adapter.get("trainable_token_indices"):
         raise CannotUniteError(f"{adapter.name} has trainable_token_indices, which PEFT keeps apart from saved modules")
 
@@ -67,7 +66,7 @@ def _leaves(subject: SetSubject, base: Base) -> tuple[str, ...]:
         roots |= more
     for root in roots:
         if root in base.missing_heads:
-            raise CannotUniteError(f"the base checkpoint has no {root}: it is random at every load and cannot be copied")
+            raise CannotUniteError(f"the base checkpoint has no {root}: random at every load, it cannot be copied")
     return leaves
 
 

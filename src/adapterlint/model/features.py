@@ -1,0 +1,134 @@
+"""What a LoRA adapter loses in a release that leaves one of its config keys out.
+
+Up to 0.5 and from 0.14 on PEFT drops keys that it does not know. Measured: adapters with each feature, saved by every
+release that has it, then loaded by the releases 0.4.0 to 0.21.2 that do not; sources of the ``tuners/lora`` variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from adapterlint.model import peft
+from adapterlint.model.keys import Kind
+from adapterlint.model.subject import Subject
+
+Loss = Literal["nothing", "wrong", "shapes", "targets", "unknown"]
+"""What happens without the key: nothing, another output, a size mismatch, no module is selected, or nobody knows."""
+
+_INITIAL = frozenset({"loftq_config", "eva_config", "corda_config", "lora_ga_config"})
+_TRAINING = frozenset({"velora_config", "monteclora_config", "megatron_core", "runtime_config"})
+_RECORD = frozenset({"auto_mapping", "revision", "peft_version", "inference_mode", "base_model_name_or_path"})
+STEERS_TRAINING = _INITIAL | _TRAINING
+"""Keys that only say how weights are initialised or trained: a finished adapter answers the same without them."""
+
+_WITHOUT_EFFECT = (
+    STEERS_TRAINING
+    | _RECORD
+    | {
+        "megatron_config",  # parallel layers appear only where the base has Megatron's
+        "exclude_modules",  # more modules are selected, and those without tensors get LoRA that adds nothing
+        "layers_to_transform",
+        "layers_pattern",
+        "qalora_group_size",
+    }
+)
+_OTHER_TYPES = _WITHOUT_EFFECT | {"tokenizer_kwargs", "rank_dropout_scale", "init_weights", "generator_seed"}
+
+
+def lost(subject: Subject, key: str) -> Loss:
+    """What the adapter loses in a release that drops this key, given the tensors that it has."""
+    value = subject.adapter.get(key)
+    if not subject.adapter.is_lora:
+        return "nothing" if key in _OTHER_TYPES else "unknown"
+    if key in _WITHOUT_EFFECT or not meant(value):
+        return "nothing"
+    loss = _LOSSES.get(key)
+    return loss(subject) if loss else "unknown"
+
+
+def meant(value: Any) -> bool:
+    """Whether a flag or setting is meant to be on; ``"false"`` is not, although PEFT takes any text for true."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "false", "no", "0", "none", "null")
+    return bool(value)
+
+
+def _alpha(subject: Subject) -> Loss:
+    default = subject.adapter.get("lora_alpha", peft.DEFAULT_ALPHA)
+    return _if(any(peft.alpha(subject.adapter, module) != default for module in subject.covered))
+
+
+def alpha_era(subject: Subject, era: peft.PatternEra) -> bool:
+    """Whether some module gets another alpha under the older matching of pattern keys."""
+    adapter = subject.adapter
+    return any(peft.alpha(adapter, module, era) != peft.alpha(adapter, module) for module in subject.covered)
+
+
+def _rank(subject: Subject) -> Loss:
+    return "shapes" if mismatched(subject) else "nothing"
+
+
+def mismatched(subject: Subject) -> list[str]:
+    """Modules whose rank is another one without ``rank_pattern``."""
+    default = subject.adapter.get("r", peft.DEFAULT_RANK)
+    return [module for module in subject.covered if peft.rank(subject.adapter, module) != default]
+
+
+def _rslora(subject: Subject) -> Loss:
+    adapter = subject.adapter
+    return _if(any(peft.rank(adapter, module) != 1 and peft.alpha(adapter, module) for module in subject.covered))
+
+
+def _dora(subject: Subject) -> Loss:
+    return _if(bool(subject.covered))
+
+
+def _lora_bias(subject: Subject) -> Loss:
+    return _if(any(key.kind is Kind.LORA_BIAS for key in subject.adapter.keys))
+
+
+def _parameters(subject: Subject) -> Loss:
+    if subject.adapter.get("target_modules") == []:
+        return "targets"
+    wanted = [name.rpartition(".")[0] for name in subject.adapter.names("target_parameters")]
+    modules = subject.adapter.modules
+    return _if(any(module == name or module.endswith("." + name) for module in modules for name in wanted if name))
+
+
+def _qalora(subject: Subject) -> Loss:
+    """QALoRA pools the inputs of GPTQ layers only; on any other layer the flag does nothing."""
+    if subject.base is None:
+        return "unknown"
+    return "unknown" if "quantization_config" in subject.base.config else "nothing"
+
+
+def _tying(subject: Subject) -> Loss:
+    """Without the flag one of two tied matrices stays the base's, unless the file has both."""
+    stored = [key.module for key in subject.adapter.full_keys if key.parameter == "weight"]
+    changed = {module.rpartition(".")[2] for module in (*stored, *subject.adapter.modules)}
+    ends = changed & {"embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out"}
+    if len(ends) != 1 or (subject.base is not None and not subject.base.tied):
+        return "nothing"
+    return "unknown" if subject.base is None else "wrong"
+
+
+def _if(differs: bool) -> Loss:
+    return "wrong" if differs else "nothing"
+
+
+_LOSSES: dict[str, Callable[[Subject], Loss]] = {
+    "alpha_pattern": _alpha,
+    "rank_pattern": _rank,
+    "use_rslora": _rslora,
+    "use_dora": _dora,
+    "lora_bias": _lora_bias,
+    "target_parameters": _parameters,
+    "use_qalora": _qalora,
+    "ensure_weight_tying": _tying,
+    "layer_replication": lambda _: "wrong",
+    "trainable_token_indices": lambda _: "wrong",
+    "alora_invocation_tokens": lambda _: "wrong",
+    "kasa_config": lambda _: "wrong",
+    "use_bdlora": lambda _: "shapes",
+}

@@ -1,0 +1,181 @@
+"""Releases and effects in few words: ``raises on peft 0.6-0.13: TypeError: ...``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from adapterlint.findings import Effect, Outcome, covers
+from adapterlint.report import LOAD, Verdict
+from adapterlint.reporters.text import clipped, printable
+
+EVERY = "every release"
+_EXCEPTION_LENGTH = 240
+
+_STAGES = {
+    (Outcome.RAISES, "switch"): " in set_adapter",
+    (Outcome.RAISES, "after_load"): " after loading",
+    (Outcome.RAISES, "after_switch"): " after switching",
+    (Outcome.WRONG, "switch"): " while switching",
+    (Outcome.WRONG, "after_switch"): " after switching",
+}
+_SCOPES = {"alone": ", loaded alone", "set": ", loaded under a name of its own"}
+
+
+class Line(NamedTuple):
+    """One thing that targets do, in words.
+
+    Attributes:
+        text: the words, printable.
+        outcome: what happens.
+        requested: whether it happens on a requested target.
+    """
+
+    text: str
+    outcome: Outcome
+    requested: bool
+
+
+def split(target: str) -> tuple[str, str]:
+    """Name and version of a target text: ``peft==0.13.2`` -> ``("peft", "0.13.2")``."""
+    name, _, version = target.partition("==")
+    return name, version
+
+
+def fold(targets: Iterable[str], known: Sequence[str], *, open_ended: bool = False) -> str:
+    """Target texts folded into ranges of the releases that the tool knows.
+
+    Args:
+        targets: such as ``peft==0.6.0``, in any order.
+        known: every known release, oldest first; a run in it is a range, and ``0.6`` stands for all 0.6 releases.
+        open_ended: say ``every release``, ``<=0.5`` and ``>=0.18`` where a range reaches the first or last known one.
+    """
+    by_name: dict[str, set[str]] = {}
+    for target in targets:
+        name, version = split(target)
+        by_name.setdefault(name, set()).add(version)
+    parts = []
+    for name in sorted(by_name):
+        versions = [version for other, version in map(split, known) if other == name]
+        strange = sorted(by_name[name].difference(versions))
+        if open_ended and versions and by_name[name].issuperset(versions):
+            parts.append(EVERY if len(by_name) == 1 else f"every {name}")
+            continue
+        found = [*_ranges(by_name[name], versions, open_ended), *strange]
+        parts.append(f"{name} {', '.join(found)}")
+    return " and ".join(parts)
+
+
+def _ranges(chosen: set[str], known: Sequence[str], open_ended: bool) -> list[str]:
+    runs: list[tuple[int, int]] = []
+    for index, version in enumerate(known):
+        if version not in chosen:
+            continue
+        if runs and runs[-1][1] == index - 1:
+            runs[-1] = (runs[-1][0], index)
+        else:
+            runs.append((index, index))
+    return [_range(first, last, known, open_ended) for first, last in runs]
+
+
+def _range(first: int, last: int, known: Sequence[str], open_ended: bool) -> str:
+    low, high = known[first], known[last]
+    starts = first == 0 or _minor(known[first - 1]) != _minor(low)
+    ends = last == len(known) - 1 or _minor(known[last + 1]) != _minor(high)
+    if open_ended and first == 0:
+        return f"<={_minor(high) if ends else high}"
+    if open_ended and last == len(known) - 1:
+        return f">={_minor(low) if starts else low}"
+    if _minor(low) == _minor(high):
+        if starts and ends:
+            return _minor(low)
+        return low if first == last else f"{low}-{high}"
+    return f"{_minor(low) if starts else low}-{_minor(high) if ends else high}"
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def fold_effects(
+    effects: Iterable[Effect],
+    known: Sequence[str],
+    requested: Sequence[str] = (),
+    operations: Iterable[str] = (),
+) -> list[Line]:
+    """Effects in words: those that say the same share a line; loading first, then by operation and release.
+
+    Args:
+        effects: claims of one finding.
+        known: every known release as target text, oldest first.
+        requested: target texts that were asked for, which the lines mark; empty to mark none.
+        operations: operations beyond loading whose effects are wanted.
+    """
+    wanted = {LOAD, *operations}
+    groups: dict[Effect, list[Effect]] = {}
+    for effect in effects:
+        if effect.operation in wanted and effect.outcome is not Outcome.LOADS:
+            groups.setdefault(effect._replace(targets=""), []).append(effect)
+    lines = []
+    for members in groups.values():
+        line, order = _effect_line(members, known, requested)
+        lines.append((order, line))
+    return [line for _, line in sorted(lines)]
+
+
+def _effect_line(
+    members: Sequence[Effect], known: Sequence[str], requested: Sequence[str]
+) -> tuple[Line, tuple[bool, str, int, int]]:
+    effect = members[0]
+    hit = [target for target in known if any(covers(each.targets, *split(target)) for each in members)]
+    where = fold(hit, known, open_ended=True) if hit else " and ".join(printable(each.targets) for each in members)
+    asked = [target for target in requested if target in set(hit)]
+    scope = _SCOPES.get(effect.scope, "")
+    text = said(effect, where, f"{scope}{_mark(asked, requested, hit, known)}")
+    if effect.operation != LOAD:
+        text = f"{effect.operation}: {text}"
+    first = known.index(hit[0]) if hit else len(known)
+    order = (effect.operation != LOAD, effect.operation, first, -effect.outcome.rank)
+    return Line(text, effect.outcome, bool(asked)), order
+
+
+def _mark(asked: Sequence[str], requested: Sequence[str], hit: Sequence[str], known: Sequence[str]) -> str:
+    """Which of the releases were asked for; nothing to tell apart where all of either kind are."""
+    if not asked:
+        return ""
+    if len(asked) in (len(requested), len(hit)):
+        return " [requested]"
+    name, _ = split(asked[0])
+    return f" [requested: {fold(asked, known).removeprefix(name + ' ')}]"
+
+
+def fold_verdicts(verdicts: Mapping[str, Verdict], known: Sequence[str]) -> list[Line]:
+    """Verdicts in words: targets with the same verdict share a line, oldest first."""
+    groups: dict[Verdict, list[str]] = {}
+    for target, verdict in verdicts.items():
+        groups.setdefault(verdict._replace(rules=(), assumes=()), []).append(target)
+    return [Line(said(verdict, fold(targets, known)), verdict.outcome, True) for verdict, targets in groups.items()]
+
+
+def said(claim: Effect | Verdict, where: str, remark: str = "") -> str:
+    """What happens, where, and with which exception.
+
+    Args:
+        claim: an effect or a verdict.
+        where: the releases, in words.
+        remark: what else to say of them.
+    """
+    adapter = f", first for adapter {printable(claim.adapter)}" if claim.adapter else ""
+    stage = _STAGES.get((claim.outcome, claim.stage or ""), "")
+    text = f"{_verb(claim)}{stage} on {where}{adapter}{remark}"
+    if claim.outcome is Outcome.UNKNOWN and claim.missing:
+        text += f" without the {' and the '.join(claim.missing)}"
+    if claim.exception:
+        text += f": {clipped(claim.exception, _EXCEPTION_LENGTH)}"
+    return text
+
+
+def _verb(claim: Effect | Verdict) -> str:
+    if claim.outcome is Outcome.WRONG:
+        return "the base answers alone" if claim.inert else "silently wrong"
+    return {"raises": "raises", "unknown": "cannot be told", "loads": "loads"}[claim.outcome.value]

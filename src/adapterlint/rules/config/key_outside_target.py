@@ -1,0 +1,102 @@
+"""AL104."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from adapterlint.findings import Finding, Fix, RemoveConfig, Safety, Severity, raises
+from adapterlint.model import schema
+from adapterlint.model.adapter import Adapter
+from adapterlint.model.schema import ConfigType
+from adapterlint.model.subject import Subject, first_names, pointer_to
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
+
+_WITHOUT_MEANING = frozenset({schema.RUNTIME_CONFIG, "peft_version", "auto_mapping", "revision"})
+"""Keys that no release takes anything from when it loads an adapter into a given base."""
+
+
+class KeyOutsideTarget(Rule):
+    """## What it does
+    Looks for keys that some release does not know and that hold nothing but their default: what the newer PEFT that
+    wrote the file would do anyway.
+
+    ## Why is this bad?
+    PEFT 0.6 to 0.13 raises `TypeError: LoraConfig.__init__() got an unexpected keyword argument …` for any key that it
+    does not know, whatever its value. Releases before and after drop the key, which then changes nothing.
+
+    ## Example
+    `"use_dora": false` for a target of PEFT 0.8.
+
+    ## Fix
+    Safe: the keys are removed; every release then takes the same default.
+
+    ## References
+    - peft#2275, peft#1979, peft#2340, LLaMA-Factory#2696; measured on 0.4.0 to 0.21.2.
+    """
+
+    code = "AL104"
+    name = "key-outside-target"
+    severity = Severity.NOTE
+    targeted = True
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        return [
+            Example("keys of every release", lora_config(), llama_tensors()),
+            Example("a setting that is no default", lora_config(use_rslora=True), llama_tensors()),
+            Example("known since the type exists", {"peft_type": "LOKR", "r": 8, "rank_dropout": 0.0}),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        return [
+            Example("switched off", lora_config(use_dora=False), llama_tensors()),
+            Example("no default but off", lora_config(use_rslora=None, loftq_config={}), llama_tensors()),
+            Example("the writer's default", lora_config(peft_version="0.18.0", qalora_group_size=16), llama_tensors()),
+            Example("removed long ago", lora_config(merge_weights=False), llama_tensors()),
+            Example("another type", {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "tokenizer_kwargs": None}),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        adapter = subject.adapter
+        kind = schema.config_type(adapter.peft_type)
+        if kind is None or adapter.config is None:
+            return
+        refusals = schema.refusals(kind.name, adapter.config)
+        keys = {}
+        for key, value in adapter.config.items():
+            parts = schema.refused_by(key, kind, refusals)
+            if parts and holds_default(adapter, kind, key, value):
+                keys[key] = parts
+        if not keys:
+            return
+        spans = dict.fromkeys((part.targets, part.exception) for parts in keys.values() for part in parts)
+        names = first_names(map(repr, keys))
+        one = len(keys) == 1
+        yield self.finding(
+            f"{names} {'holds its default' if one else 'hold their defaults'}, but a release between 0.6 and 0.13 that "
+            f"does not know {'the key' if one else 'one of the keys'} refuses the file",
+            subject.at_config(pointer_to(next(iter(keys))), on_key=True),
+            related=tuple(subject.at_config(pointer_to(key), "default too", on_key=True) for key in list(keys)[1:4]),
+            effects=tuple(raises(targets, text) for targets, text in spans),
+            fix=Fix(f"Remove {names}", Safety.SAFE, tuple(RemoveConfig(pointer_to(key)) for key in keys)),
+        )
+
+
+def holds_default(adapter: Adapter, kind: ConfigType, key: str, value: Any) -> bool:
+    """Whether a key can go without any release doing something else.
+
+    The default is the one of the release that wrote the file; where the file does not say which, of the newest.
+    """
+    if key in _WITHOUT_MEANING:
+        return True
+    removed = schema.REMOVED_FIELDS.get(kind.name, {})
+    if key in removed:
+        return schema.same_value(value, removed[key])
+    if key not in kind.fields:
+        return False
+    writer = adapter.get("peft_version")
+    default = schema.default_in(kind.fields[key], writer if isinstance(writer, str) else None)
+    return schema.same_value(value, default)
