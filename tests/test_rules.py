@@ -6,11 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
-
-from adapterlint.rules.base import Rule, SetRule
-from adapterlint.rules.examples import AnyExample
-from adapterlint.rules.registry import all_rules
+from click.testing import CliRunner
 from rules_util import findings_of, run_example
+
+from adapterlint.cli import main
+from adapterlint.findings import Safety, Severity
+from adapterlint.rules.base import Rule, SetRule
+from adapterlint.rules.examples import AnyExample, SetExample
+from adapterlint.rules.registry import all_rules
+from adapterlint.run import Request, examine
 
 HEADINGS = ["## What it does", "## Why is this bad?", "## Example", "## Fix", "## References"]
 
@@ -45,3 +49,42 @@ def test_invalid(rule: Rule | SetRule, example: AnyExample, tmp_path: Path) -> N
     run = run_example(example, tmp_path)
     assert run.errors == []
     assert findings_of(run, rule.code) != []
+
+
+def _fixable() -> list[object]:
+    return [
+        pytest.param(rule, example, id=f"{rule.code}-fix{number}")
+        for rule in all_rules()
+        for number, example in enumerate(rule.invalid())
+    ]
+
+
+@pytest.mark.parametrize(("rule", "example"), _fixable())
+def test_the_fix_ends_the_finding(rule: Rule | SetRule, example: AnyExample, tmp_path: Path) -> None:
+    run = run_example(example, tmp_path)
+    offered = [
+        finding for finding in findings_of(run, rule.code) if finding.fix and (finding.fix.edits or finding.fix.form)
+    ]
+    if not offered or all(finding.fix and finding.fix.safety is Safety.DISPLAY for finding in offered):
+        pytest.skip("no fix that can be applied")
+    paths = [checked.subject.adapter.path for checked in run.adapters]
+    base = ["--base", str(tmp_path / "base")] if example.base else []
+    grouping = "--set" if isinstance(example, SetExample) else "--no-sets"
+    options = ["fix", *paths, *base, grouping, "--target", "peft>=0.3", "--unsafe-fixes", "--inplace"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code in (0, 1), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    again = examine(
+        Request(
+            paths,
+            base=str(tmp_path / "base") if example.base else None,
+            grouping="one" if isinstance(example, SetExample) else "none",
+        )
+    )
+    left = [finding for finding in findings_of(again, rule.code) if finding.severity is not Severity.NOTE]
+    still = [finding for finding in left if finding.fix and (finding.fix.edits or finding.fix.form)]
+    assert still == [], result.output
+    before = {path.name: path.read_bytes() for root in paths for path in Path(root).iterdir() if path.is_file()}
+    CliRunner().invoke(main, options)
+    after = {path.name: path.read_bytes() for root in paths for path in Path(root).iterdir() if path.is_file()}
+    assert before == after, "a second fix must do nothing"

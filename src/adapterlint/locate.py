@@ -33,6 +33,8 @@ class Locator:
         if span is None:
             return Place(location)
         start, end = document.position(span[0]), document.position(span[1])
+        if location.offset is not None and end[0] != start[0]:  # a line end, which is a character of its line
+            end = start[0], start[1] + 1
         excerpt = tuple((line, document.line_text(line)) for line in _lines(start[0], end[0]))
         return Place(location, start, end, excerpt)
 

@@ -3,7 +3,8 @@
     python tests/fixing/bench_rename.py [--megabytes 168] [--runs 7] [--directory DIR]
 
 The two are timed in turn: ``cp FILE COPY && sync COPY``, and the fix in place (new file, proof, sync, replace). The
-peak of memory is that of a fresh process that does the fix once. Exit status 1 if a limit is not kept.
+peak of memory is that of a fresh process that does the fix once. Exit status 1 if a limit is not kept. Where ``cp``
+shares extents instead of copying (xfs, btrfs), the ratio says nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Run as a program it does that for every operation of one fix, and prints what came of it as JSON:
 
-    python injection.py WORKDIR kill|half|error|dead|twice in-place|output
+    python injection.py WORKDIR kill|half|error|dead|undo|twice in-place|output
 """
 
 from __future__ import annotations
@@ -145,6 +145,19 @@ def fail_at(number: int, *, ever_after: bool = False) -> Injector:
     return Injector(act)
 
 
+def fail_then_kill(failing: int, number: int) -> Injector:
+    """An operation fails, and a later one, of what is done about that, is the last."""
+
+    def act(at: int, call: Callable[[], Any], _: Callable[[], Any]) -> Any:
+        if at == failing:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        if at == number:
+            die()
+        return call()
+
+    return Injector(act)
+
+
 def prepare(home: Path) -> tuple[list[AdapterEdits], Path]:
     """Three adapters that together need every kind of edit, and the directory that they are in."""
     random = np.random.default_rng(1)
@@ -239,11 +252,20 @@ def every_operation(trial: Trial, kind: str) -> dict[str, Any]:
     """Ends one run at each operation in turn, recovers, and counts what is lost."""
     counts: dict[str, Any] = {"losses": [], "leftovers": [], **dict.fromkeys(("runs", "old", "new", "errors"), 0)}
     make = {"kill": kill_at, "twice": kill_at, "half": lambda n: kill_at(n, half=True), "error": fail_at,
-            "dead": lambda n: fail_at(n, ever_after=True)}[kind]  # fmt: skip
-    counts["operations"] = count_operations(trial)
+            "dead": lambda n: fail_at(n, ever_after=True), "undo": kill_at}[kind]  # fmt: skip
+    trace = traced(trial.run)
+    trial.reset()
+    counts["operations"] = len(trace)
+    if kind == "undo":
+        # The last file that is put in place; everything before it must be taken back.
+        last = max(at for at, (name, _) in enumerate(trace) if name == "replace")
+        make = lambda n: fail_then_kill(last, last + 1 + n)  # noqa: E731
     for number in range(counts["operations"]):
         trial.reset()
         code = forked(make(number), trial.run)
+        if kind == "undo" and code is not None:
+            counts["operations"] = number
+            return counts
         counts["runs"] += kind != "twice"
         counts["errors"] += code == 1
         if trial.torn():
@@ -291,14 +313,12 @@ def kill_recovery(trial: Trial, counts: dict[str, Any], number: int) -> None:
         at += 1
 
 
-def count_operations(trial: Trial) -> int:
-    """How many operations the undisturbed fix takes."""
-    trial.reset()
+def traced(work: Callable[[], object]) -> list[tuple[str, tuple[Any, ...]]]:
+    """The operations of undisturbed work, with what they were called with."""
     injector = Injector(lambda _, call, __: call())
     with injector.installed():
-        trial.run()
-    trial.reset()
-    return len(injector.trace)
+        work()
+    return injector.trace
 
 
 def main(arguments: Sequence[str]) -> int:

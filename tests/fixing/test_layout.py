@@ -158,10 +158,13 @@ def test_dropping_what_kept_the_others_aligned_sorts_them(tmp_path: Path) -> Non
 
 def test_added_tensors_begin_on_a_multiple_of_8_where_the_end_of_the_others_is_one(tmp_path: Path) -> None:
     path = make_adapter(tmp_path / "a", arrays("a"))
-    zeros = (ZeroTensor("z1", "U8", (3,)), ZeroTensor("z2", "F32", (4,)), ZeroTensor("z3", "F64", (1,)))
+    zeros = (
+        ZeroTensor("z1", "U8", (3,)), ZeroTensor("z2", "F32", (1,)), ZeroTensor("z3", "F16", (8,)),
+        ZeroTensor("z4", "F64", (1,)),
+    )  # fmt: skip
     apply_all([AdapterEdits(path, zeros)])
     _, header = header_of(Path(path, SAFETENSORS_FILE))
-    assert [header[name]["data_offsets"][0] for name in ("a", "z3", "z2", "z1")] == [0, 96, 104, 120]
+    assert [header[name]["data_offsets"][0] for name in ("a", "z4", "z3", "z2", "z1")] == [0, 96, 104, 120, 124]
 
 
 def test_copied_tensors_equal_the_base_also_from_several_files(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def test_a_wrapper_that_the_base_owns_stays() -> None:
     assert kept.module == "module.layers.0.q_proj"
 
 
-words = st.sampled_from(["base_model", "model", "module", "lora_A", "weight", "modules_to_save", "", "x", "layers.0.q_proj"])
+words = st.sampled_from(
+    ["base_model", "model", "module", "lora_A", "weight", "modules_to_save", "", "x", "layers.0.q_proj"]
+)
 
 
 @given(st.text(max_size=60) | st.lists(words).map(".".join))
@@ -90,7 +92,9 @@ def test_every_string_has_a_parse(name: str) -> None:
     assert key.canonical.startswith(PREFIX)
 
 
-@given(st.lists(words, max_size=4).map(".".join), st.sampled_from(["lora_A.weight", "lora_B.x.weight", "lora_embedding_A"]))
+@given(
+    st.lists(words, max_size=4).map(".".join), st.sampled_from(["lora_A.weight", "lora_B.x.weight", "lora_embedding_A"])
+)
 def test_canonical_names_are_stable(start: str, suffix: str) -> None:
     key = parse(f"{start}.model.layers.0.q_proj.{suffix}")
     again = parse(key.canonical)

@@ -74,7 +74,9 @@ def test_selection(target: Any, exclude: Any, layers: Any, pattern: Any) -> None
 
 @settings(max_examples=300, deadline=None)
 @given(
-    ranks=st.dictionaries(st.sampled_from([*NAMES, "^model.layers.1.self_attn.q_proj", *PATTERNS]), st.integers(1, 9), max_size=3),
+    ranks=st.dictionaries(
+        st.sampled_from([*NAMES, "^model.layers.1.self_attn.q_proj", *PATTERNS]), st.integers(1, 9), max_size=3
+    ),
     module=st.sampled_from(MODULES),
 )
 def test_patterns(ranks: dict[str, int], module: str) -> None:
@@ -138,7 +140,9 @@ def test_modules_of_the_base(name: str) -> None:
 
 def test_a_base_without_its_class_prefix() -> None:
     base, _ = assemble.read_base(str(BASES / "seed"))
-    bare = {name.removeprefix("bert."): tensor for name, tensor in base.stored.items() if not name.startswith("classifier")}
+    bare = {
+        name.removeprefix("bert."): tensor for name, tensor in base.stored.items() if not name.startswith("classifier")
+    }
     again = Base("x", base.config, bare)
     assert set(again.parameters) == {name for name in base.stored if not name.startswith("classifier")}
     assert again.missing_heads == ("classifier",)

@@ -198,7 +198,7 @@ def bombs() -> dict[str, Callable[[], bytes]]:
     return {
         "memo": lambda: archive(b"\x80\x02}r" + struct.pack("<I", 1 << 28) + b"."),
         "memo_with_tensor": lambda: archive(HEALTHY[:-1] + b"r" + struct.pack("<I", (1 << 32) - 1) + b"."),
-        "memo_slots": lambda: packed(b"N" + b"".join(struct.pack("<cI", b"r", n) for n in range(3 * million))),
+        "memo_slots": lambda: archive(b"\x80\x02N" + b"".join(struct.pack("<cI", b"r", n) for n in range(2 * million))),
         "deflated_60_mb": lambda: packed(b"]" * 60 * million),
         "lists": lambda: packed(b"]" * 30 * million),
         "tuples": lambda: packed(b"N\x85" * 12 * million),
@@ -211,7 +211,8 @@ def bombs() -> dict[str, Callable[[], bytes]]:
             b"](}(" + b"".join(number(n) + b"N" for n in range(50_000)) + b"uq\x01ccollections\nOrderedDict\nq\x02"
             + b"h\x02h\x01\x85R" * 100_000 + b"e"),
         "copied_text": lambda: packed(
-            b"](c_codecs\nencode\nq\x01" + text("x" * 60_000) + text("utf-8") + b"\x86q\x03" + b"h\x01h\x03R" * 200_000 + b"e"),
+            b"](c_codecs\nencode\nq\x01" + text("x" * 60_000) + text("utf-8") + b"\x86q\x03"
+            + b"h\x01h\x03R" * 200_000 + b"e"),
         "laughing_tuples": lambda: archive(mapping(a=ONE, x=tuples)),
         "laughing_key": lambda: packed(b"}" + tuples + b"Ns"),
         "laughing_dicts": lambda: archive(mapping(x=b"](" + dicts + b"e")),
@@ -228,17 +229,19 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         "storage_1e12": lambda: archive(mapping(a=tensor(storage("0", 10**12), 0, (10**12,), (1,)))),
         "storage_1e12_legacy": lambda: legacy(mapping(a=tensor(storage("0", 10**12, legacy=True), 0, (8,), (1,)))),
         "storage_1e30": lambda: archive(mapping(a=tensor(storage("0", 10**30), 0, (8,), (1,)))),
-        "many_storages_legacy": lambda: legacy(mapping(a=storage("0", 0, legacy=True)), {})[:-4]
+        "many_storages_legacy": lambda: legacy(mapping(a=storage("0", 0, legacy=True)), {})[:-3]
         + b"(" + text("0") + b"q\x01" + b"h\x01" * million + b"e." + bytes(8) * million,
-        "many_members": lambda: _many_members(400_000),
+        "many_members": lambda: _many_members(99_000),
+        "too_many_members": lambda: _many_members(400_000),
     }  # fmt: skip
 
 
 def _many_members(count: int) -> bytes:
-    """An archive whose directory lists one member many times."""
+    """An archive whose directory lists many members."""
     good = archive()
     entry, end = good.index(b"PK\x01\x02"), good.rindex(b"PK\x05\x06")
-    entries = good[entry : good.index(b"PK\x01\x02", entry + 4)] * count
+    one = good[entry : good.index(b"PK\x01\x02", entry + 4)]
+    entries = b"".join(one.replace(b"data.pkl", b"%08d" % number) for number in range(count))
     wide = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(entries), entry)
     locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, entry + len(entries), 1)
     return good[:entry] + entries + wide + locator + good[end:]
@@ -248,7 +251,9 @@ def bad_layouts() -> dict[str, bytes]:
     """Files that are broken, or something else, by what is wrong with them."""
     good = archive()
     end, first = good.rindex(b"PK\x05\x06"), good.index(b"PK\x01\x02")
-    many, far, wide = bytearray(good), bytearray(good), bytearray(good)
+    storage_header = good.index(b"adapter_model/data/0") - 30
+    many, far, wide, header = (bytearray(good) for _ in range(4))
+    header[storage_header : storage_header + 2] = b"XX"
     struct.pack_into("<HH", many, end + 8, 65535, 65535)
     struct.pack_into("<I", far, end + 16, 0xFFFFFF00)
     struct.pack_into("<II", wide, first + 20, 0xFFFFFFFF, 0xFFFFFFFF)
@@ -262,6 +267,12 @@ def bad_layouts() -> dict[str, bytes]:
         "zip64_without_extra": bytes(wide),
         "storage_beyond_entry": archive(storages={"0": EIGHT_FLOATS[:8]}),
         "storage_below_entry": archive(storages={"0": EIGHT_FLOATS * 2}),
+        "storage_header": bytes(header),
+        "id_beyond": _beyond(good, b".data/serialization_id"),
+        "storage_far": _beyond(good, b"data/0"),
+        "comment_beyond": _beyond(good, b".data/serialization_id", field=33),
+        "encrypted": _beyond(good, b"byteorder", field=8),
+        "name_not_utf_8": good.replace(b"serialization_id", b"serialization_\xff\xff"),
         "storage_missing": archive(leave_out=["data/0"]),
         "storage_negative": one(-8, 0, (8,), (1,)),
         "storage_of_texts": archive(HEALTHY.replace(b"FloatStorage", b"StringStorag")),
@@ -308,6 +319,13 @@ def bad_layouts() -> dict[str, bytes]:
         "noise": bytes((n * 7919 + 13) % 251 for n in range(2000)),
         "empty": b"",
     }
+
+
+def _beyond(good: bytes, name: bytes, field: int = 43) -> bytes:
+    """Change one byte of the directory entry of a member; 43 is in its place in the file."""
+    data = bytearray(good)
+    data[good.rindex(b"adapter_model/" + name) - 46 + field] += 1
+    return bytes(data)
 
 
 def _two_roots() -> bytes:

@@ -91,7 +91,7 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
 # --- the edited text is the one that json.dumps would have written
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(configs, values, layouts, st.data())
 def test_set_writes_what_dumps_writes(config: dict[str, Any], new: Any, layout: Layout, data: st.DataObject) -> None:
     config = shown(config, layout)
@@ -102,7 +102,7 @@ def test_set_writes_what_dumps_writes(config: dict[str, Any], new: Any, layout: 
     assert edited == layout.dump(expected)
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(configs, values, layouts, st.data())
 def test_adding_writes_what_dumps_writes(config: dict[str, Any], new: Any, layout: Layout, data: st.DataObject) -> None:
     config = shown(config, layout)
@@ -121,7 +121,7 @@ def test_adding_writes_what_dumps_writes(config: dict[str, Any], new: Any, layou
     assert edited == layout.dump(expected)
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(configs, layouts, st.data())
 def test_remove_leaves_what_dumps_writes(config: dict[str, Any], layout: Layout, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(places(config)))
@@ -178,7 +178,7 @@ def pieces(node: Node, text: str) -> list[str]:
     return [text[m.key_start : m.node.end] for m in node.members] + [text[i.start : i.end] for i in node.items]
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(free_texts(), values, st.data())
 def test_set_changes_its_span_only(text: str, new: Any, data: st.DataObject) -> None:
     document = document_of(text)
@@ -189,7 +189,7 @@ def test_set_changes_its_span_only(text: str, new: Any, data: st.DataObject) -> 
     assert json.loads(edited[len(head) : len(edited) - len(tail)]) == new
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(free_texts(), values, st.data())
 def test_adding_inserts_only(text: str, new: Any, data: st.DataObject) -> None:
     document = document_of(text)
@@ -206,7 +206,7 @@ def test_adding_inserts_only(text: str, new: Any, data: st.DataObject) -> None:
     assert edited.startswith(text[:cut]) and edited.endswith(tail)
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(free_texts(), st.data())
 def test_remove_cuts_one_span_only(text: str, data: st.DataObject) -> None:
     document = document_of(text)
@@ -228,7 +228,7 @@ def test_remove_cuts_one_span_only(text: str, data: st.DataObject) -> None:
         assert edited[shrunk.start : shrunk.end] in ("{}", "[]")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(free_texts(duplicates=True), st.data())
 def test_remove_by_occurrence(text: str, data: st.DataObject) -> None:
     def pairs(of: str) -> list[Any]:

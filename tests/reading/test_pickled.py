@@ -263,14 +263,6 @@ class TestOdd:
         with path.open("rb") as file:
             assert [tensor_position(file, archive, item) for item in archive.tensors.values()] == [None]
 
-    def test_a_broken_local_header_has_no_position(self, tmp_path: Path) -> None:
-        data = samples.archive()
-        at = data.index(b"adapter_model/data/0") - 30
-        path = write(tmp_path / "a.bin", data[:at] + b"XX" + data[at + 2 :])
-        archive = read_archive(path)
-        with path.open("rb") as file:
-            assert [tensor_position(file, archive, item) for item in archive.tensors.values()] == [None]
-
     def test_a_storage_view_of_the_legacy_format(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.bin", samples.odd_but_accepted()["legacy_view"])
         archive = read_archive(path)
@@ -296,6 +288,8 @@ class TestBroken:
             ("storage_beyond_entry", "storage-too-large"),
             ("storage_below_entry", "storage-too-small"),
             ("storage_missing", "missing-storage"),
+            ("storage_header", "broken-archive"),
+            ("name_not_utf_8", "broken-archive"),
             ("tensor_beyond", "out-of-range"),
             ("tensor_stride_beyond", "out-of-range"),
             ("integers_with_gradient", "bad-tensor"),
@@ -386,6 +380,27 @@ class TestAttacks:
         code = f"import torch; torch.load({str(path)!r}, weights_only=False)"
         subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=120)
         assert canary.exists()
+
+    @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+    def test_lenient_finds_the_tensors_beside_objects(self, tmp_path: Path, legacy: bool) -> None:
+        import argparse
+        from collections import defaultdict
+
+        objects = {"args": argparse.Namespace(r=4, names=[1]), "seen": defaultdict(int, x=1), "at": Path("x")}
+        path = save(tmp_path / "a.bin", {**HEALTHY["views"], **objects}, legacy)
+        assert read_archive(path).tensors == {}
+        archive = read_archive(path, lenient=True)
+        assert list(archive.tensors) == list(HEALTHY["views"])
+        assert list(archive.others) == list(objects)
+        for name, value in HEALTHY["views"].items():
+            TestHealthy.same(path, archive, archive.tensors[name], value)
+
+    @pytest.mark.parametrize("name", samples.attacks("x"))
+    def test_lenient_runs_nothing(self, tmp_path: Path, name: str) -> None:
+        canary = tmp_path / "canary"
+        archive = read_archive(write(tmp_path / "a.bin", samples.attacks(str(canary))[name]), lenient=True)
+        assert not canary.exists()
+        assert set(archive.tensors) <= {samples.NAME}
 
     def test_the_list_of_globals_is_that_of_torch(self) -> None:
         from torch import _weights_only_unpickler
@@ -484,7 +499,6 @@ from adapterlint.reading.pickled import read_archive
 start = time.process_time()
 archive = read_archive(sys.argv[1])
 seconds = time.process_time() - start
-assert not {"torch", "pickle", "zipfile", "numpy"} & set(sys.modules) or "pickletools" in sys.modules
 try:
     peak = next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 except OSError:
@@ -588,10 +602,13 @@ class TestMutations:
 
     @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
     @settings(FUZZ, max_examples=400)
-    @given(edits=EDITS)
-    def test_never_raises(self, tmp_path: Path, legacy: bool, edits: list[tuple[str, int, int]]) -> None:
+    @given(edits=EDITS, lenient=st.booleans())
+    def test_never_raises(self, tmp_path: Path, legacy: bool, edits: list[tuple[str, int, int]], lenient: bool) -> None:
         data = samples.legacy(samples.HEALTHY_LEGACY) if legacy else samples.archive()
-        read_archive(write(tmp_path / "a.bin", mutate(data, edits)))
+        archive = read_archive(write(tmp_path / "a.bin", mutate(data, edits)), lenient=lenient)
+        with (tmp_path / "a.bin").open("rb") as file:
+            for item in archive.tensors.values():
+                tensor_position(file, archive, item)
 
     @settings(FUZZ, max_examples=200)
     @given(data=st.binary(max_size=200), prefix=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x02}("]))
@@ -627,8 +644,8 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     path = write(tmp_path / "a.bin", samples.archive())
     code = (
         "import sys; before = set(sys.modules); from adapterlint.reading.pickled import read_archive;"
-        f"assert len(read_archive({str(path)!r}).tensors) == 1;"
-        "print(*sorted((set(sys.modules) - before) & {'torch', 'numpy', 'pickle', 'pickletools', 'zipfile', 'tarfile'}))"
+        f"assert len(read_archive({str(path)!r}).tensors) == 1; new = set(sys.modules) - before;"
+        "print(*sorted(new & {'torch', 'numpy', 'pickle', 'pickletools', 'zipfile', 'tarfile'}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(pickled.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,12 @@ def test_definitions_are_shared_and_restored() -> None:
 
 def test_extract_all_reads_paths(tmp_path: Path) -> None:
     assert list(extract_all([checkout(tmp_path, "0.14.0")])) == ["0.14.0"]
+
+
+def test_looking_at_schemas_needs_no_parser() -> None:
+    code = "import sys, adapterlint.schemagen.browse; print(sorted({'libcst', 'jsonschema', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_unknown_releases_and_types_say_what_there_is() -> None:

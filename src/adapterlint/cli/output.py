@@ -50,7 +50,9 @@ class CommandError(click.ClickException):
 
 def use_color() -> bool:
     """Whether the standard output stream is a terminal whose user wants colours (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.stdout.isatty()
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def echo(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -17,6 +17,7 @@ from adapterlint.reporters.text import clipped, paint, plural
 
 _SHOWN = 24
 _VALUE_LENGTH = 160
+_NAME_LENGTH = 60
 
 
 @click.command("show")
@@ -54,7 +55,7 @@ def as_dict(item: Contents) -> dict[str, Any]:
         "groups": [group._asdict() for group in item.groups],
         "saved": dict(item.saved),
         "features": list(item.features),
-        "settings": dict(item.settings),
+        "settings": {key: _plain(value) for key, value in item.settings.items()},
         "peft": {"first": item.readers.first, "unknown_keys": list(item.readers.unknown)} if item.readers else None,
         "problems": list(item.problems),
         "other_files": dict(item.others),
@@ -79,20 +80,29 @@ def _rows(item: Contents) -> Iterator[tuple[str, list[str]]]:
     if item.weights_file:
         yield "weights", [_weights(item)]
     if item.others:
-        yield "unread", _cut([f"{clipped(name)}: {plural(n, 'tensor')}" for name, n in item.others.items()])
+        yield "unread", _cut([_counted(name, count) for name, count in item.others.items()])
     if item.dtypes:
-        sizes = [f"{volume.dtype} ({plural(volume.tensors, 'tensor')}, {_size(volume.nbytes)})" for volume in item.dtypes]
-        yield "dtypes", [", ".join(_cut(sizes))]
+        yield "dtypes", [_listed(f"{_counted(dtype, count)}, {_size(size)}" for dtype, count, size in item.dtypes)]
     if item.groups:
-        yield "modules", [f"{item.modules}: {', '.join(_cut([clipped(leaf, 60) for leaf in item.leaves]))}", *_groups(item)]
+        leaves = _listed(clipped(leaf, _NAME_LENGTH) for leaf in item.leaves)
+        yield "modules", [f"{item.modules}: {leaves}", *_groups(item)]
     if item.saved:
-        yield "whole", [", ".join(_cut([f"{clipped(name)} ({plural(n, 'tensor')})" for name, n in item.saved.items()]))]
+        yield "whole", [_listed(_counted(name, count) for name, count in item.saved.items())]
     if item.features:
-        yield "features", [", ".join(_cut([clipped(name, 60) for name in item.features]))]
+        yield "features", [_listed(item.features)]
     if item.settings:
-        yield "settings", _cut([f"{clipped(key, 60)} = {_value(value)}" for key, value in item.settings.items()])
+        settings = [f"{clipped(key, _NAME_LENGTH)} = {_value(value)}" for key, value in item.settings.items()]
+        yield "settings", _cut(settings)
     if item.readers:
         yield "peft", [_readers(item.readers.first, item.readers.unknown)]
+
+
+def _counted(name: str, tensors: int) -> str:
+    return f"{clipped(name, _VALUE_LENGTH)}: {plural(tensors, 'tensor')}"
+
+
+def _listed(items: Iterable[str]) -> str:
+    return ", ".join(_cut(list(items)))
 
 
 def _weights(item: Contents) -> str:
@@ -120,7 +130,7 @@ def _readers(first: str | None, unknown: tuple[str, ...]) -> str:
     if first is not None:
         return f"{first} is the first release that knows every key"
     if unknown:
-        return f"no release knows {', '.join(_cut([clipped(key, 60) for key in unknown]))}"
+        return f"no release knows {_listed(clipped(key, _NAME_LENGTH) for key in unknown)}"
     return "no release knows every key"
 
 
@@ -129,18 +139,22 @@ def _cut(items: list[str]) -> list[str]:
 
 
 def _value(value: Any) -> str:
+    return clipped(json.dumps(_plain(value), ensure_ascii=False), _VALUE_LENGTH)
+
+
+def _plain(value: Any) -> Any:
+    """The value if JSON can hold it; else, for what is nested too deeply or not a number, a text that says so."""
     try:
-        return clipped(json.dumps(value, ensure_ascii=False), _VALUE_LENGTH)
-    except (RecursionError, ValueError):  # deeper than json writes, or an integer longer than Python prints
-        return "(a value too large to show)"
+        json.dumps(value, allow_nan=False)
+    except (RecursionError, ValueError) as error:
+        return f"({error})"
+    return value
 
 
 def _size(count: int) -> str:
     if count < 1000:
         return f"{count} bytes"
-    size = float(count)
-    for unit in ("kB", "MB", "GB"):
-        size /= 1000
-        if size < 999.95:
-            break
-    return f"{size:.1f} {unit}"
+    for unit, power in (("kB", 3), ("MB", 6)):
+        if round(count / 10**power, 1) < 1000:
+            return f"{count / 10**power:.1f} {unit}"
+    return f"{count / 10**9:.1f} GB"

@@ -147,7 +147,7 @@ def _fix_set(checked: CheckedSet, states: dict[str, _State], run: Run, request: 
         return
     for state, own in zip(members, edits, strict=True):
         if own:
-            state.apply(own, "AL501: " + "Give every adapter the union of the saved modules")
+            state.apply(own, "union: give every adapter of the set the same saved modules")
 
 
 def _left(run: Run, states: dict[str, _State], request: Request) -> list[Finding]:

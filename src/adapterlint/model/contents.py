@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 from adapterlint.findings import covers
@@ -13,12 +14,12 @@ from adapterlint.model.adapter import Adapter, ModuleTensors
 from adapterlint.model.keys import Kind
 from adapterlint.model.target import bundled
 
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+# Digits that Python turns into a number without asking how many there are.
+_NUMBER = re.compile(r"(?<![^.])([0-9]{1,9})(?![^.])")
 
 # What every config has, or what says nothing of how the adapter is built.
 _PLAIN_KEYS = frozenset(
     {
-        "alpha",
         "auto_mapping",
         "base_model_name_or_path",
         "inference_mode",
@@ -32,10 +33,25 @@ _PLAIN_KEYS = frozenset(
         "task_type",
     }
 )
-_FEATURE_NAMES = {"use_dora": "dora", "use_rslora": "rslora"}
+_CONFIG_FEATURES = {
+    "alpha_pattern": "alpha pattern",
+    "bias": "bias",
+    "exclude_modules": "excluded modules",
+    "fan_in_fan_out": "fan in, fan out",
+    "layer_replication": "layer replication",
+    "layers_to_transform": "selected layers",
+    "lora_bias": "LoRA bias",
+    "modules_to_save": "saved modules",
+    "rank_pattern": "rank pattern",
+    "target_parameters": "target parameters",
+    "trainable_token_indices": "token rows",
+    "use_dora": "DoRA",
+    "use_qalora": "QALoRA",
+    "use_rslora": "rsLoRA",
+}
 _STORED_FEATURES = {
-    Kind.MAGNITUDE: "magnitude vectors",
-    Kind.LORA_BIAS: "LoRA biases",
+    Kind.MAGNITUDE: "DoRA",
+    Kind.LORA_BIAS: "LoRA bias",
     Kind.TOKENS: "token rows",
     Kind.EMBEDDING_A: "embedding LoRA",
     Kind.BASE_LAYER: "base layer copies",
@@ -189,15 +205,23 @@ def _saved(adapter: Adapter) -> dict[str, int]:
 
 def _groups(adapter: Adapter) -> Iterator[Group]:
     """Modules with LoRA tensors, or with those of another method, folded."""
-    found: dict[tuple[str, int | None, float | None], list[str]] = {}
+    found: dict[tuple[tuple[str, ...], int | None, float | None], list[tuple[str, ...]]] = {}
     for module, entry in adapter.modules.items():
-        key = (_NUMBER.sub("#", module), _rank(adapter, entry), _scale(adapter, module))
-        found.setdefault(key, []).append(module)
+        words, numbers = _apart(module)
+        found.setdefault((words, _rank(adapter, entry), _scale(adapter, module)), []).append(numbers)
     others = {key.module: None for key in adapter.keys if key.kind is Kind.METHOD and key.module not in adapter.modules}
     for module in others:
-        found.setdefault((_NUMBER.sub("#", module), None, None), []).append(module)
-    for (shape, rank, scale), modules in found.items():
-        yield Group(_folded(shape, modules), modules[0].rpartition(".")[2], len(modules), rank, scale)
+        words, numbers = _apart(module)
+        found.setdefault((words, None, None), []).append(numbers)
+    for (words, rank, scale), members in found.items():
+        pattern = _folded(words, members)
+        yield Group(pattern, pattern.rpartition(".")[2], len(members), rank, scale)
+
+
+def _apart(module: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What stands between the numbers of a path, and the numbers."""
+    parts = _NUMBER.split(module)
+    return tuple(parts[::2]), tuple(parts[1::2])
 
 
 def _rank(adapter: Adapter, entry: ModuleTensors) -> int | None:
@@ -211,21 +235,18 @@ def _scale(adapter: Adapter, module: str) -> float | None:
     if not adapter.is_lora:
         return None
     try:
-        return peft.scale(adapter, module)
+        factor = peft.scale(adapter, module)
     except (ValueError, OverflowError):
         return None
+    return factor if isfinite(factor) else None
 
 
-def _folded(shape: str, modules: Iterable[str]) -> str:
-    """The pattern with the numbers that stand at every ``#``."""
-    numbers = list(zip(*(map(int, _NUMBER.findall(module)) for module in modules), strict=True))
-    parts = shape.split("#")
-    if len(parts) != len(numbers) + 1:  # a path with a # of its own
-        return shape
-    folded = [parts[0]]
-    for column, part in zip(numbers, parts[1:], strict=True):
-        folded += [fold_numbers(column), part]
-    return "".join(folded)
+def _folded(words: Sequence[str], members: Sequence[Sequence[str]]) -> str:
+    """One pattern for paths that differ in their numbers only."""
+    text = words[0]
+    for position, word in enumerate(words[1:]):
+        text += fold_numbers(int(numbers[position]) for numbers in members) + word
+    return text
 
 
 def fold_numbers(numbers: Iterable[int]) -> str:
@@ -256,15 +277,10 @@ def _settings(adapter: Adapter) -> Iterator[tuple[str, Any]]:
 
 
 def _features(adapter: Adapter, settings: Mapping[str, Any]) -> Iterator[str]:
-    for key in settings:
-        yield _FEATURE_NAMES.get(key, key)
     stored = {key.kind for key in adapter.keys}
-    for kind, name in _STORED_FEATURES.items():
-        if kind in stored:
-            yield name
-    for parameters, name in ((("weight",), "full weights"), (("bias",), "full biases")):
-        if any(key.parameter in parameters for key in adapter.full_keys):
-            yield name
+    names = [_CONFIG_FEATURES[key] for key in settings if key in _CONFIG_FEATURES]
+    names += [name for kind, name in _STORED_FEATURES.items() if kind in stored]
+    yield from dict.fromkeys(names)
 
 
 def _readers(adapter: Adapter) -> Readers | None:

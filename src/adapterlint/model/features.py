@@ -7,6 +7,7 @@ release that has it, then loaded by the releases 0.4.0 to 0.21.2 that do not; so
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 from adapterlint.model import peft
@@ -132,3 +133,16 @@ _LOSSES: dict[str, Callable[[Subject], Loss]] = {
     "kasa_config": lambda _: "wrong",
     "use_bdlora": lambda _: "shapes",
 }
+
+
+def takes_default(subject: Subject, field: str) -> bool:
+    """Whether some module takes ``r`` or ``lora_alpha`` itself and no pattern's value, since PEFT 0.6.
+
+    True where no module is known.
+    """
+    value = peft.rank if field == "r" else peft.alpha
+    marked = replace(subject.adapter, config={**(subject.adapter.config or {}), field: _MARK})
+    return not subject.covered or any(value(marked, module) is _MARK for module in subject.covered)
+
+
+_MARK = object()

@@ -14,6 +14,9 @@ from adapterlint.model.defaults import default_since
 from adapterlint.model.keys import PROMPT_TYPES, Kind
 from adapterlint.model.subject import Subject
 
+BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How the initialisations that take a part of the base's weights into the adapter begin."""
+
 _NO_TARGETS = "ValueError: Please specify `target_modules` in `peft_config`"
 _NO_TARGETS_017 = "ValueError: Please specify `target_modules` or `target_parameters`in `peft_config`"
 _NOT_FOUND = "not found in the base model. Please check the target modules and try again."

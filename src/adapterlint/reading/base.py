@@ -72,7 +72,7 @@ def read_base(path: str) -> BaseFiles:
     torch shards.
     """
     problems: list[Problem] = []
-    config = _read_object(path, CONFIG, problems)
+    config = _read_object(path, CONFIG, problems) or {}
     tensors: dict[str, BaseTensor] = {}
     names = _weight_files(path, problems)
     for name in names:
@@ -92,7 +92,8 @@ def _weight_files(path: str, problems: list[Problem]) -> Mapping[str, list[str]]
         if os.path.lexists(os.path.join(path, single)):
             return {single: []}
         if os.path.lexists(os.path.join(path, index)):
-            return _shards(_read_object(path, index, problems), index, problems)
+            found = _read_object(path, index, problems)
+            return {} if found is None else _shards(found, index, problems)
     message = f"{path} holds no weights: no {SAFETENSORS}, no {PICKLE}, no index of shards"
     detail = f"OSError: Error no file named {PICKLE}, {SAFETENSORS}"
     problems.append(Problem("no-weights", message, detail=detail))
@@ -101,8 +102,6 @@ def _weight_files(path: str, problems: list[Problem]) -> Mapping[str, list[str]]
 
 def _shards(index: dict[str, Any], name: str, problems: list[Problem]) -> dict[str, list[str]]:
     """Tensor names by shard."""
-    if not index and problems:
-        return {}
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         problems.append(Problem("bad-index", f"{name} has no `weight_map` from tensor names to file names"))
@@ -181,8 +180,8 @@ def _named(problem: Problem, name: str) -> Problem:
     return replace(problem, message=f"{name}: {problem.message}")
 
 
-def _read_object(path: str, name: str, problems: list[Problem]) -> dict[str, Any]:
-    """A JSON object from a file; empty, and a problem, if it is none."""
+def _read_object(path: str, name: str, problems: list[Problem]) -> dict[str, Any] | None:
+    """A JSON object from a file; None, and a problem, if it is none."""
     kind = "config" if name == CONFIG else "index"
     try:
         with open(os.path.join(path, name), "rb") as file:
@@ -193,17 +192,17 @@ def _read_object(path: str, name: str, problems: list[Problem]) -> dict[str, Any
         if pointer is not None:
             message = f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull`"
             problems.append(Problem("lfs-pointer", message))
-            return {}
+            return None
         value = json.loads(raw.decode("utf-8-sig"))
     except OSError as error:
         problems.append(Problem(f"no-{kind}", f"{name} cannot be read: {error.strerror}"))
-        return {}
+        return None
     except (ValueError, RecursionError) as error:
         problems.append(Problem(f"bad-{kind}", f"{name} is not valid JSON: {error}"))
-        return {}
+        return None
     if not isinstance(value, dict):
         problems.append(Problem(f"bad-{kind}", f"{name} is not a JSON object but a {type(value).__name__}"))
-        return {}
+        return None
     return value
 
 

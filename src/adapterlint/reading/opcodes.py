@@ -40,12 +40,12 @@ class Machine:
     __slots__ = (
         "_data",
         "_metastack",
-        "_opcodes",
         "_partial",
         "_persistent",
         "_reduce",
         "_spent",
         "largest_memo",
+        "lenient",
         "memo",
         "position",
         "protocol",
@@ -60,6 +60,7 @@ class Machine:
         reduce: Callable[[str, Any, bool], Any] | None = None,
         persistent: Callable[[Any], Any] | None = None,
         partial: bool = False,
+        lenient: bool = False,
     ) -> None:
         """Prepare to follow the pickle at ``position`` of ``data``.
 
@@ -70,19 +71,20 @@ class Machine:
                 true, its ``__new__`` with them.
             persistent: what a persistent id yields.
             partial: whether more bytes follow ``data`` in the file.
+            lenient: whether to go on where torch refuses a global; what it builds is then opaque.
         """
         self._data = data
         self.position = position
         self._reduce = reduce or _no_reduce
         self._persistent = persistent or _no_persistent
         self._partial = partial
+        self.lenient = lenient
         self.protocol = -1
         self.largest_memo = 0
         self.memo: dict[int, Any] = {}
         self.stack: list[Any] = []
         self._metastack: list[list[Any]] = []
         self._spent = 0
-        self._opcodes = 0
 
     def run(self) -> Any:
         """Follow the pickle to its end and return what it describes.
@@ -192,7 +194,7 @@ def _global(machine: Machine) -> None:
     name = machine.line()[:-1].decode("utf-8")
     machine.spend(len(module) + len(name))
     path = modern_name(module, name)
-    if path not in ALLOWED:
+    if path not in ALLOWED and not machine.lenient:
         message = f"the pickle asks for the global `{path[:200]}`, which weights_only loading refuses"
         raise RefusedError("unsafe-global", message)
     machine.stack.append(Allowed(path))
@@ -231,6 +233,8 @@ def _appends(machine: Machine) -> None:
 
 def _a_list(machine: Machine) -> list[Any]:
     target = machine.stack[-1]
+    if machine.lenient and isinstance(target, Opaque):
+        return []
     if type(target) is not list:
         raise RefusedError("unsupported-opcode", f"the pickle appends to a value of type {type_name(target)}")
     return target
@@ -251,6 +255,8 @@ def _setitems(machine: Machine) -> None:
 
 def _a_dict(machine: Machine) -> dict[Any, Any]:
     target = machine.stack[-1]
+    if machine.lenient and isinstance(target, Opaque):
+        return {}
     if not isinstance(target, dict):
         raise RefusedError("unsupported-opcode", f"the pickle sets an item of a value of type {type_name(target)}")
     return target

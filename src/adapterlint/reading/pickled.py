@@ -121,8 +121,14 @@ class Archive:
         return next((problem for problem in self.problems if problem.fatal), None)
 
 
-def read_archive(path: str | os.PathLike[str]) -> Archive:
-    """Read a ``.bin`` file; whatever is wrong with it, the file system included, becomes a problem."""
+def read_archive(path: str | os.PathLike[str], *, lenient: bool = False) -> Archive:
+    """Read a ``.bin`` file; whatever is wrong with it, the file system included, becomes a problem.
+
+    Args:
+        path: the file.
+        lenient: pass over the objects that torch refuses, to get at the tensors beside them. The problems then do not
+            tell what torch does.
+    """
     try:
         # A named pipe must not make the reader wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -131,7 +137,7 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
             if not stat.S_ISREG(status.st_mode):
                 message = f"{os.fspath(path)} is not a regular file"
                 return Archive(problems=(Problem("unreadable", message, detail="OSError"),))
-            return _read(path, file, status.st_size)
+            return _read(path, file, status.st_size, lenient)
     except (OSError, ValueError) as error:
         known = isinstance(error, OSError) and error.errno
         reason = os.strerror(known) if known else error
@@ -158,16 +164,16 @@ def tensor_position(file: BinaryIO, archive: Archive, tensor: PickledTensor) -> 
     if member.method != STORED:
         return None
     try:
-        return data_offset(file, member) + tensor.offset
+        return data_offset(file, member, archive.file_bytes) + tensor.offset
     except BrokenZip:
         return None
 
 
-def _read(path: str | os.PathLike[str], file: BinaryIO, file_bytes: int) -> Archive:
+def _read(path: str | os.PathLike[str], file: BinaryIO, file_bytes: int, lenient: bool) -> Archive:
     if file_bytes == 0:
         return Archive(problems=(Problem("empty", "the file is empty", detail="EOFError:"),))
     head = file.read(SIGNATURE_BYTES)
-    content = read_torch_file(file, file_bytes, head)
+    content = read_torch_file(file, file_bytes, head, lenient)
     if content.fatal is not None and content.legacy:
         problem = _impostor(path, head, content.fatal)
         return Archive(problems=(problem,), legacy=problem.kind not in _IMPOSTORS, file_bytes=file_bytes)

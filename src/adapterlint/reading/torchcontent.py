@@ -23,6 +23,7 @@ class TorchFile:
         value: description of the pickled object.
         problems: what is wrong; the first fatal one ended the reading.
         legacy: whether it is no zip archive.
+        lenient: whether objects that torch refuses are passed over.
         little_endian: whether numbers are stored little-endian.
         complete: whether the reading came to the end.
         members: zip members that hold storages, by name.
@@ -31,6 +32,7 @@ class TorchFile:
     value: Any = None
     problems: list[Problem] = field(default_factory=list)
     legacy: bool = False
+    lenient: bool = False
     little_endian: bool = True
     complete: bool = True
     members: dict[str, Member] = field(default_factory=dict)

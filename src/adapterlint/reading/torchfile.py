@@ -14,10 +14,10 @@ from .torchzip import read_zipped
 _SAME_TEXT = (EOFError, IndexError, KeyError, UnicodeDecodeError, struct.error)
 
 
-def read_torch_file(file: BinaryIO, file_bytes: int, head: bytes) -> TorchFile:
+def read_torch_file(file: BinaryIO, file_bytes: int, head: bytes, lenient: bool = False) -> TorchFile:
     """Read a torch file whose first bytes are ``head``; OSError is the only exception."""
     is_zip = head.startswith(b"PK\x03\x04")
-    content = TorchFile(legacy=not is_zip)
+    content = TorchFile(legacy=not is_zip, lenient=lenient)
     try:
         if is_zip:
             read_zipped(file, file_bytes, content)

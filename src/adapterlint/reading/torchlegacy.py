@@ -79,7 +79,14 @@ class _Legacy:
 
     def _pickle(self, persistent: Any = None) -> Any:
         partial = len(self.data) < self.file_bytes
-        machine = Machine(self.data, self.position, reduce=rebuild.call, persistent=persistent, partial=partial)
+        machine = Machine(
+            self.data,
+            self.position,
+            reduce=rebuild.call,
+            persistent=persistent,
+            partial=partial,
+            lenient=self.content.lenient,
+        )
         try:
             return follow(machine, self.data, self.content)
         finally:

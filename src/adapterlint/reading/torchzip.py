@@ -13,7 +13,7 @@ from .opcodes import Machine
 from .picklevalues import GaveUpError, RefusedError, Storage
 from .torchcontent import MAX_PICKLE, TorchFile, follow, storage_dtype, storage_id
 from .torchglobals import DTYPES
-from .ziplist import DEFLATED, STORED, BrokenZip, Member, list_members, read_member
+from .ziplist import DEFLATED, STORED, BrokenZip, Member, data_offset, list_members, read_member
 
 _MAX_RECORD = 4096
 _FAIL = "RuntimeError: [enforce fail at inline_container.cc"
@@ -44,7 +44,7 @@ class _Zip:
             detail = f"{_MINIZ} locating file data.pkl: file not found."
             raise RefusedError("broken-archive", "the archive has no data.pkl: it is no torch file", detail)
         data = self._unpack(pickle, MAX_PICKLE)
-        machine = Machine(data, reduce=rebuild.call, persistent=self._storage)
+        machine = Machine(data, reduce=rebuild.call, persistent=self._storage, lenient=self.content.lenient)
         self.content.value = follow(machine, data, self.content)
         deflated = [member.name for member in (pickle, *self.content.members.values()) if member.method == DEFLATED]
         if deflated:
@@ -83,17 +83,18 @@ class _Zip:
         if member.size > limit:
             raise GaveUpError("too-large", f"the member `{member.name[:80]}` of the archive has {member.size} bytes")
         try:
-            return read_member(self.file, member)
+            return read_member(self.file, member, self.file_bytes)
         except BrokenZip as error:
             name = member.name.partition("/")[2][:80]
             message = f"the member `{name}` of the archive cannot be read: {error.reason}"
-            raise RefusedError("broken-archive", message, f"{_MINIZ} reading file {name}: {error.reason}.") from None
+            raise RefusedError("broken-archive", message, _MINIZ) from None
 
     def _small(self, name: str) -> bytes | None:
         member = self._record(name)
         return None if member is None else self._unpack(member, _MAX_RECORD)
 
     def _check_version(self) -> None:
+        self._small(".data/serialization_id")
         version = self._small(".data/version")
         if version is None:
             version = self._small("version")
@@ -110,6 +111,8 @@ class _Zip:
 
     def _check_records(self) -> None:
         """What ``torch.load`` looks at before the pickle."""
+        if any("\udc80" <= char <= "\udcff" for name in self.names for char in name if char > "\x7f"):
+            raise RefusedError("broken-archive", "the archive has a name that is not UTF-8", "UnicodeDecodeError")
         root = self.names[0].partition("/")[0] + "/"
         stray = next((name for name in self.names if not name.startswith(root)), None)
         if stray is not None:
@@ -147,8 +150,7 @@ class _Zip:
             detail = f"{_MINIZ} locating file {name[:80]}: file not found."
             message = f"the archive has no member `{name[:80]}`, which the pickle refers to"
             raise RefusedError("missing-storage", message, detail)
-        if member.encrypted or member.method not in (STORED, DEFLATED):
-            raise RefusedError("broken-archive", f"the member `{name[:80]}` cannot be unpacked", _MINIZ)
+        self._check_member(name, member)
         nbytes = numel * DTYPES[dtype].itemsize
         if nbytes != member.size:
             raise _wrong_size(name, member.size, nbytes)
@@ -157,6 +159,17 @@ class _Zip:
         if nbytes:
             self.storages[key] = storage
         return storage
+
+    def _check_member(self, name: str, member: Member) -> None:
+        """Whether a storage could be unpacked, as far as can be told without reading it."""
+        try:
+            if member.encrypted or member.method not in (STORED, DEFLATED):
+                raise BrokenZip("unsupported encryption or method")
+            if member.packed:
+                data_offset(self.file, member, self.file_bytes)
+        except BrokenZip as error:
+            message = f"the member `{name[:80]}` of the archive cannot be read: {error.reason}"
+            raise RefusedError("broken-archive", message, _MINIZ) from None
 
 
 def _wrong_size(name: str, actual: int, claimed: int) -> RefusedError:

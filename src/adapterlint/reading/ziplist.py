@@ -39,7 +39,7 @@ class Member(NamedTuple):
     """A file in the archive.
 
     Attributes:
-        name: its name, decoded as :mod:`zipfile` does.
+        name: its name; bytes that are not UTF-8 come out as lone surrogates.
         key: its name as miniz compares it: bytes, ASCII letters in lower case.
         size: unpacked bytes.
         packed: bytes in the file.
@@ -122,9 +122,11 @@ def _entry(directory: bytes, position: int, file_bytes: int) -> tuple[Member, in
         raise BrokenZip("invalid header or archive is corrupted")
     if disk not in (0, 1, 0xFFFF):
         raise BrokenZip("unsupported multidisk archive")
-    name = raw.decode("utf-8" if flags & 0x800 else "cp437", "surrogateescape")
-    member = Member(name, raw.lower(), size, packed, method, offset, flags)
-    return member, behind_name + extra_bytes + comment_bytes
+    end = behind_name + extra_bytes + comment_bytes
+    if end > len(directory):
+        raise BrokenZip("invalid header or archive is corrupted")
+    # torch reads all names as UTF-8, whatever the flag for it says.
+    return Member(raw.decode("utf-8", "surrogateescape"), raw.lower(), size, packed, method, offset, flags), end
 
 
 def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
@@ -144,11 +146,11 @@ def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int,
     return size, packed, offset
 
 
-def data_offset(file: BinaryIO, member: Member) -> int:
+def data_offset(file: BinaryIO, member: Member, file_bytes: int) -> int:
     """Where the bytes of a member start in the file.
 
     Raises:
-        BrokenZip: there is no local header at its place.
+        BrokenZip: there is no local header at its place, or the member leads out of the file.
         OSError: the file cannot be read.
     """
     file.seek(member.offset)
@@ -156,10 +158,13 @@ def data_offset(file: BinaryIO, member: Member) -> int:
     if len(header) < _LOCAL_BYTES or not header.startswith(b"PK\x03\x04"):
         raise BrokenZip("invalid header or archive is corrupted")
     name_bytes, extra_bytes = struct.unpack_from("<26xHH", header)
-    return int(member.offset + _LOCAL_BYTES + name_bytes + extra_bytes)
+    start = int(member.offset + _LOCAL_BYTES + name_bytes + extra_bytes)
+    if start + member.packed > file_bytes:
+        raise BrokenZip("invalid header or archive is corrupted")
+    return start
 
 
-def read_member(file: BinaryIO, member: Member) -> bytes:
+def read_member(file: BinaryIO, member: Member, file_bytes: int) -> bytes:
     """The unpacked bytes of a member; its checksum is not looked at, as torch does not either.
 
     The caller sees to it that ``member.size`` is small enough.
@@ -170,7 +175,7 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
     """
     if member.encrypted or member.method not in (STORED, DEFLATED):
         raise BrokenZip("unsupported encryption" if member.encrypted else "unsupported method")
-    file.seek(data_offset(file, member))
+    file.seek(data_offset(file, member, file_bytes))
     data = file.read(member.size) if member.method == STORED else _inflate(file, member)
     if len(data) != member.size:
         raise BrokenZip("decompression failed or archive is corrupted")

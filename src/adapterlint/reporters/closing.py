@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from adapterlint.findings import Finding, Outcome, Safety, Severity, version_key
-from adapterlint.report import AdapterReport, Report, Reported, SetReport
+from adapterlint.report import AdapterReport, Report, Reported, SetReport, Verdict
 from adapterlint.reporters.folding import fold, fold_verdicts, split
 from adapterlint.reporters.text import clipped, paint, plural
 
@@ -59,10 +59,8 @@ def _says_all(item: SetReport) -> bool:
 
 
 def _adapter_line(adapter: AdapterReport, report: Report, color: bool) -> str:
-    parts = [
-        paint(line.text, _ROLES[line.outcome], color) for line in fold_verdicts(adapter.verdicts, report.releases)
-    ]
-    return f"{paint(clipped(adapter.path, _NAME_LENGTH), 'strong', color)}: {'; '.join(parts)}"
+    parts = [paint(line.text, _ROLES[line.outcome], color) for line in fold_verdicts(adapter.verdicts, report.releases)]
+    return f"{paint(f'adapter {clipped(adapter.path, _NAME_LENGTH)}', 'strong', color)}: {'; '.join(parts)}"
 
 
 def summary(report: Report, color: bool = False) -> Iterator[str]:
@@ -75,9 +73,18 @@ def summary(report: Report, color: bool = False) -> Iterator[str]:
     if counts:
         worst = max((item.finding.severity for item in report.shown), key=lambda severity: severity.rank)
         yield f"{paint(f'Found {counts}', worst.value, color)} in {scope}{_fixable(report.shown)}"
+    elif any(verdict.outcome is not Outcome.LOADS for verdict in _every_verdict(report)):
+        yield f"{paint('Nothing reported', 'warning', color)} in {scope}"  # the findings were not selected
     else:
         yield f"{paint('No problems found', 'good', color)} in {scope}"
     yield from _skips(report)
+
+
+def _every_verdict(report: Report) -> Iterator[Verdict]:
+    for adapter in report.adapters:
+        yield from adapter.verdicts.values()
+    for item in report.sets:
+        yield from item.verdicts.values()
 
 
 def _facts(report: Report) -> Iterator[str]:
@@ -114,18 +121,14 @@ def _fixable(shown: Sequence[Reported]) -> str:
 def _skips(report: Report) -> Iterator[str]:
     """Rules that lacked the base, then those that lacked a file which can be read; each kind on one line."""
     parts = []
-    for needs, reason in (("base", "need --base"), ("config", "need a config"), ("weights", "need weights")):
-        rules = {item.rule for item in report.skipped if item.needs == needs}
-        paths = {item.path for item in report.skipped if item.needs == needs}
+    files = "a config and weights that can be read"
+    for lacks, what in ((("base",), "--base"), (("config", "weights"), files)):
+        found = [item for item in report.skipped if item.needs in lacks]
+        rules, paths = {item.rule for item in found}, {item.path for item in found}
         if rules:
-            verb = reason if len(rules) > 1 else reason.replace("need", "needs", 1)
-            tail = " that can be read" if needs != "base" else ""
             some = f" ({len(paths)} of {plural(len(report.adapters), 'adapter')})" if len(report.adapters) > 1 else ""
-            parts.append(f"{plural(len(rules), 'check')} {verb}{tail}{some}")
-    assumed = any(
-        "base" in verdict.assumes for item in (*report.adapters, *report.sets) for verdict in item.verdicts.values()
-    )
+            parts.append(f"{plural(len(rules), 'check needs', 'checks need')} {what}{some}")
     if parts:
         yield f"skipped: {'; '.join(parts)}"
-    if assumed:
-        yield "where no base was found, `loads` assumes the base: the modules and shapes that the adapter was trained on"
+    if any("base" in verdict.assumes for verdict in _every_verdict(report)):
+        yield "where no base was found, `loads` assumes the base: modules and shapes as the adapter was trained on"

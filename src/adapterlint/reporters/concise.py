@@ -18,4 +18,7 @@ def _line(item: Reported, color: bool) -> str:
     finding = item.finding
     severity = paint(finding.severity.value, finding.severity.value, color)
     mark = " [*]" if fixed_by(finding) is Safety.SAFE else ""
-    return f"{position(item.place)}: {severity} {finding.rule}{mark} {clipped(finding.message)} ({finding.name})"
+    where = position(item.place)
+    if where.startswith("::"):  # which CI services take for a command
+        where = f"./{where}"
+    return f"{where}: {severity} {finding.rule}{mark} {clipped(finding.message)} ({finding.name})"

@@ -27,7 +27,7 @@ def excerpt(place: Place, columns: int, role: str, label: str, color: bool) -> I
         return
     drawing = _Drawing(columns, role, f" {label}" if label else "", color)
     yield drawing.bar()
-    if place.end[0] == place.start[0] or place.end == (place.start[0] + 1, 1):
+    if place.end[0] == place.start[0]:
         yield from drawing.one_line(place, place.start, place.end)
     else:
         yield from drawing.many_lines(place, place.start, place.end)
@@ -47,13 +47,10 @@ class _Drawing:
 
     def one_line(self, place: Place, start: tuple[int, int], end: tuple[int, int]) -> Iterator[str]:
         for number, text in place.excerpt:
-            if number > start[0]:
-                continue
             if number != start[0]:
                 yield self.bar(window(text, 1, 1).text, number)
                 continue
-            stop = end[1] if end[0] == number else start[1] + 1
-            part = window(text, start[1], stop)
+            part = window(text, start[1], end[1])
             yield self.bar(part.text, number)
             yield self.bar(" " * part.offset + self._marks("^" * part.length))
 

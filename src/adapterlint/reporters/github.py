@@ -35,7 +35,8 @@ def render(report: Report, color: bool = False) -> str:
     left = [plural(seen[kind] - LIMIT, f"more {kind}", f"more {kind}s") for kind in seen if seen[kind] > LIMIT]
     if left:
         lines.append(f"left out: {', '.join(left)} (GitHub shows {LIMIT} of a kind); use another format to see all")
-    return "\n".join([*lines, *verdicts(report, color=False), *summary(report)])
+    plain = (line.replace("##[", "#\\x23[") for line in (*verdicts(report, color=False), *summary(report)))
+    return "\n".join([*lines, *plain])  # the runner takes ##[ for a command wherever it stands
 
 
 def _command(kind: str, item: Reported, report: Report) -> str:

@@ -25,7 +25,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "base": {"path": report.base.path, "parameters": report.base.parameters} if report.base else None,
         "adapters": [_adapter(item) for item in report.adapters],
         "sets": [_set(item) for item in report.sets],
-        "findings": [_finding(item) for item in report.findings],
+        "findings": [finding_as_dict(item) for item in report.findings],
         "skipped": [{"rule": item.rule, "path": item.path, "needs": item.needs} for item in report.skipped],
         "summary": {
             "adapters": report.summary.adapters,
@@ -78,7 +78,8 @@ def _verdict(found: Verdict) -> dict[str, Any]:
     }
 
 
-def _finding(item: Reported) -> dict[str, Any]:
+def finding_as_dict(item: Reported) -> dict[str, Any]:
+    """One finding as it stands in the report."""
     finding = item.finding
     return {
         "rule": finding.rule,

@@ -112,6 +112,10 @@ def llama_base(layers: int = 2, tied: bool = False) -> BaseExample:
         "hidden_size": 16,
         "vocab_size": 48,
         "num_hidden_layers": layers,
+        "intermediate_size": 32,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 64,
         "tie_word_embeddings": tied,
     }
     return BaseExample(config, tensors)
@@ -119,26 +123,33 @@ def llama_base(layers: int = 2, tied: bool = False) -> BaseExample:
 
 def bert_base(layers: int = 2) -> BaseExample:
     """A tiny Bert for sequence classification: hidden 16, three labels."""
-    norm = {"weight": ("F32", (16,)), "bias": ("F32", (16,))}
+    embeddings = {"word_embeddings": 48, "position_embeddings": 32, "token_type_embeddings": 2}
     tensors: dict[str, Any] = {
-        "bert.embeddings.word_embeddings.weight": ("F32", (48, 16)),
-        "bert.pooler.dense.weight": ("F32", (16, 16)),
-        "bert.pooler.dense.bias": ("F32", (16,)),
-        "classifier.weight": ("F32", (3, 16)),
-        "classifier.bias": ("F32", (3,)),
+        f"bert.embeddings.{name}.weight": ("F32", (rows, 16)) for name, rows in embeddings.items()
     }
+    linear = {"bert.pooler.dense": (16, 16), "classifier": (3, 16)}
+    norms = ["bert.embeddings.LayerNorm"]
     for layer in range(layers):
         stem = f"bert.encoder.layer.{layer}"
-        for leaf in ("query", "key", "value"):
-            tensors[f"{stem}.attention.self.{leaf}.weight"] = ("F32", (16, 16))
-            tensors[f"{stem}.attention.self.{leaf}.bias"] = ("F32", (16,))
-        for parameter, entry in norm.items():
-            tensors[f"{stem}.output.LayerNorm.{parameter}"] = entry
+        linear |= {f"{stem}.attention.self.{leaf}": (16, 16) for leaf in ("query", "key", "value")}
+        linear |= {f"{stem}.attention.output.dense": (16, 16), f"{stem}.intermediate.dense": (32, 16)}
+        linear |= {f"{stem}.output.dense": (16, 32)}
+        norms += [f"{stem}.attention.output.LayerNorm", f"{stem}.output.LayerNorm"]
+    for module, shape in linear.items():
+        tensors |= {f"{module}.weight": ("F32", shape), f"{module}.bias": ("F32", shape[:1])}
+    for module in norms:
+        tensors |= {f"{module}.weight": ("F32", (16,)), f"{module}.bias": ("F32", (16,))}
     config = {
         "architectures": ["BertForSequenceClassification"],
         "model_type": "bert",
         "hidden_size": 16,
-        "num_labels": 3,
+        "intermediate_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": layers,
+        "max_position_embeddings": 32,
+        "vocab_size": 48,
+        "id2label": {str(label): f"LABEL_{label}" for label in range(3)},
+        "label2id": {f"LABEL_{label}": label for label in range(3)},
     }
     return BaseExample(config, tensors)
 

@@ -168,12 +168,13 @@ def class_schema(
     release: str, owner: ConfigClass, extraction: Extraction, patches: Patches, definitions: Definitions
 ) -> Schema:
     """The schema of one config class, its fields by reference."""
+    taken = ["peft_type", *patches.extra_keys(release, owner.peft_type)]  # the selection has looked at peft_type
+    fields = [item for item in owner.fields.values() if item.name not in taken]
     properties: dict[str, Schema | bool] = {
         item.name: definitions.reference(item.name, field_schema(item, extraction.enums))
-        for item in owner.fields.values()
-        if item.name != "peft_type" and (item.init or not strict_keys(release))
+        for item in fields
+        if item.init or not strict_keys(release)
     }
-    taken = ["peft_type", *patches.extra_keys(release, owner.peft_type)]  # the selection has looked at peft_type
     properties.update(dict.fromkeys(taken, True))
     schema: Schema = {"properties": properties}
     required = [item.name for item in owner.fields.values() if item.required]

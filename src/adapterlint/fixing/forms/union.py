@@ -81,7 +81,7 @@ def _below(module: str, roots: set[str]) -> bool:
 def _saved_edits(member: Subject, base: Base, leaves: tuple[str, ...]) -> list[Edit]:
     adapter = member.adapter
     edits: list[Edit] = []
-    if list(leaves) != adapter.get("modules_to_save"):
+    if list(leaves) != (adapter.get("modules_to_save") or []):
         edits.append(SetConfig("/modules_to_save", list(leaves)))
     for leaf in leaves:
         for name, tensor in base.under(leaf).items():

@@ -14,7 +14,7 @@ _TEXT = (
     "ValueError: LoraModel supports only 1 adapter with bias. "
     "When using multiple adapters, set bias to 'none' for all adapters."
 )
-_BIAS = {"base_model.model.bert.encoder.layer.0.attention.self.query.base_layer.bias": ("F32", (16,))}
+_BIAS = {"base_model.model.bert.encoder.layer.0.attention.self.value.base_layer.bias": ("F32", (16,))}
 
 
 class BiasInSet(SetRule):

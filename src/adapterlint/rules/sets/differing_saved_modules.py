@@ -78,7 +78,7 @@ class DifferingSavedModules(SetRule):
             f"the adapters of this set save different modules ({listed})",
             subject.members[0].at_field("modules_to_save", now.names[0]),
             related=tuple(_places(subject)),
-            effects=(*_old_effects(before), *_effects(subject, now), *_operations(now)),
+            effects=(*_old_effects(subject, before), *_effects(subject, now), *_operations(now)),
             fix=Fix("Give every adapter the union of the saved modules", Safety.SAFE, form="union"),
             adapters=subject.paths,
         )
@@ -95,10 +95,9 @@ def _places(subject: SetSubject) -> Iterator[Location]:
         yield member.at_field("modules_to_save", member.adapter.name)
 
 
-def _old_effects(before: SavedSets) -> Iterator[Effect]:
+def _old_effects(subject: SetSubject, before: SavedSets) -> Iterator[Effect]:
     """PEFT up to 0.10, where only the first adapter gets the heads of its task class."""
-    overruled = before.first_overruled()
-    if overruled:
+    if before.first_overruled() or _undeclared_head(subject):
         yield wrong("peft<0.6", adapter=before.names[0])
     lacking = before.lacking()
     if lacking is None:
@@ -112,6 +111,16 @@ def _old_effects(before: SavedSets) -> Iterator[Effect]:
         f"ValueError: Adapter {name} not found in dict_keys({before.holders(module)})",
         stage="switch",
         adapter=name,
+    )
+
+
+def _undeclared_head(subject: SetSubject) -> bool:
+    """Whether a later adapter stores the task head without declaring it: only the first one's is declared for it."""
+    heads = peft.implied_heads(subject.members[0].adapter)
+    return any(
+        peft.saved_root(heads, key.module) and not peft.saved_root(member.adapter.names("modules_to_save"), key.module)
+        for member in subject.members[1:]
+        for key in member.adapter.saved.values()
     )
 
 

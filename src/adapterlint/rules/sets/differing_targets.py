@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Severity, raises, wrong
+from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises, wrong
 from adapterlint.model.keys import Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.rules.base import SetRule
@@ -23,7 +23,7 @@ class DifferingTargets(SetRule):
     `["q_proj"]` first, `["q_proj", "v_proj"]` second.
 
     ## Fix
-    None needed for 0.11 and later; before, call `set_adapter` after loading.
+    None needed for 0.11 and later. For older targets, safe with `--base`: the `union` form adds layers of zeros.
 
     ## References
     - Measured on 0.4.0 to 0.21.2.
@@ -62,6 +62,7 @@ class DifferingTargets(SetRule):
                     member.at_field("target_modules"),
                     related=(first.at_field("target_modules", first.adapter.name),),
                     effects=tuple(_effects(first, member, beyond)),
+                    fix=Fix("Give every adapter the same layers, zero where it has none", Safety.SAFE, form="union"),
                     adapters=subject.paths,
                 )
                 return

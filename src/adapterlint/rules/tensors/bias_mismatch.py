@@ -53,11 +53,11 @@ class BiasMismatch(Rule):
 
     @staticmethod
     def invalid() -> list[AnyExample]:
-        query = "base_model.model.bert.encoder.layer.0.attention.self.query"
+        value = "base_model.model.bert.encoder.layer.0.attention.self.value"
         return [
             Example("lora_bias was lost", lora_config(), {**llama_tensors(), **_lora_bias()}),
             Example("lora_bias without biases", lora_config(lora_bias=True), llama_tensors()),
-            Example("the old name", bert_config(bias="all"), {**bert_tensors(), f"{query}.bias": ("F32", (16,))}),
+            Example("the old name", bert_config(bias="all"), {**bert_tensors(), f"{value}.bias": ("F32", (16,))}),
             Example("biases were not stored", bert_config(bias="lora_only"), bert_tensors(), bert_base()),
         ]
 

@@ -22,7 +22,8 @@ class DoraMismatch(Rule):
 
     ## Why is this bad?
     Vectors without the flag are dropped and the adapter runs as plain LoRA, without a warning in any release. The
-    flag without vectors starts from the base's norms. Vectors named `….weight` are read from 0.12 on only.
+    flag without vectors starts from the base's norms. Vectors named `….weight` are read from 0.12 on only, vectors
+    named `….default.weight` from 0.21 on under that very name, and vectors named `….default` by no release.
 
     ## Example
     `"use_dora": false` (or absent, as torchtune writes it) beside `lora_magnitude_vector` tensors.
@@ -49,12 +50,14 @@ class DoraMismatch(Rule):
     @staticmethod
     def invalid() -> list[AnyExample]:
         old = renamed(_dora(), lambda name: name + ".weight" if name.endswith(_VECTOR) else name)
-        named = renamed(_dora(), lambda name: name + ".default" if name.endswith(_VECTOR) else name)
+        named = renamed(_dora(), lambda name: name + ".default.weight" if name.endswith(_VECTOR) else name)
+        bare = renamed(_dora(), lambda name: name + ".default" if name.endswith(_VECTOR) else name)
         return [
             Example("the flag was lost", lora_config(), _dora()),
             Example("the vectors were lost", lora_config(use_dora=True), llama_tensors()),
             Example("vectors with .weight", lora_config(use_dora=True), old),
             Example("vectors with the adapter name", lora_config(use_dora=True), named),
+            Example("the same without .weight", lora_config(use_dora=True), bare),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
@@ -84,9 +87,14 @@ class DoraMismatch(Rule):
 
     def _spelling(self, subject: Subject, vectors: list[Key]) -> Iterator[Finding]:
         odd = [key for key in vectors if key.suffix != _VECTOR]
-        named = [key for key in odd if key.adapter is not None]
+        named = [key for key in odd if key.adapter is not None and key.suffix.endswith(".weight")]
+        bare = [key for key in odd if key.adapter is not None and key not in named]
         plain = [key for key in odd if key.adapter is None]
-        for keys, effects in ((named, named_effects(subject, named, all_of_it=False)), (plain, (wrong("peft<0.12"),))):
+        for keys, effects in (
+            (named, named_effects(subject, named, all_of_it=False)),
+            (bare, (wrong(),)),
+            (plain, (wrong("peft<0.12"),)),
+        ):
             if keys:
                 yield self.finding(
                     f"{len(keys)} DoRA vectors are not named {_VECTOR}: {first_names(key.name for key in keys)}",

@@ -41,10 +41,9 @@ class MissingTaskHead(Rule):
             "base_model.model.classifier.weight": ("F32", (3, 16)),
             "base_model.model.classifier.bias": ("F32", (3,)),
         }
-        segmentation = {"base_model.model.decode_head.classifier.weight": ("F32", (3, 16))}
         return [
             Example("stored", bert_config(task_type="SEQ_CLS"), {**bert_tensors(), **head}),
-            Example("another head", bert_config(task_type="SEQ_CLS"), {**bert_tensors(), **segmentation}),
+            Example("another head, without a base", bert_config(task_type="SEQ_CLS"), _other()),
             Example("no task", bert_config(), bert_tensors()),
         ]
 
@@ -53,20 +52,15 @@ class MissingTaskHead(Rule):
         return [
             Example("nothing stored", bert_config(task_type="SEQ_CLS"), bert_tensors(), bert_base()),
             Example("without a base", bert_config(task_type="TOKEN_CLS"), bert_tensors()),
+            Example("another module's classifier", bert_config(task_type="SEQ_CLS"), _other(), bert_base()),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         heads = peft.implied_heads(adapter)
-        if not heads or any(peft.saved_root(heads, key.module) for key in adapter.saved.values()):
-            return
-        if subject.base is None and (adapter.names("modules_to_save") and adapter.saved):
-            return  # another declared head is stored
-        roots = (
-            [module for module in subject.saved_modules if peft.saves(heads, module)] if subject.base else [heads[0]]
-        )
+        roots = _missing_roots(subject, heads)
         if not roots:
-            return  # the base has no such module, so PEFT looks for none
+            return
         yield self.finding(
             f"task_type {adapter.get('task_type')} makes PEFT look for a saved {roots[0]}, and none is stored",
             subject.at_field("task_type"),
@@ -76,3 +70,24 @@ class MissingTaskHead(Rule):
             ),
             fix=Fix("Set task_type to null if the head was not trained", Safety.DISPLAY),
         )
+
+
+def _missing_roots(subject: Subject, heads: tuple[str, ...]) -> list[str]:
+    """Heads that PEFT looks for and of which nothing is stored; with a base: those that it has."""
+    adapter = subject.adapter
+    if subject.base is not None:
+        roots = [module for module in subject.saved_modules if peft.saves(heads, module)]
+        return [root for root in roots if not any(_inside(key.module, root) for key in adapter.saved.values())]
+    if not heads or any(peft.saved_root(heads, key.module) for key in adapter.saved.values()):
+        return []
+    if adapter.names("modules_to_save") and adapter.saved:
+        return []  # another declared head is stored
+    return [heads[0]]
+
+
+def _inside(module: str, root: str) -> bool:
+    return module == root or module.startswith(root + ".")
+
+
+def _other() -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {**bert_tensors(), "base_model.model.decode_head.classifier.weight": ("F32", (3, 16))}

@@ -42,7 +42,9 @@ class NoncanonicalPrefix(Rule):
         return [
             Example("canonical", lora_config(), llama_tensors()),
             Example(
-                "prompt tuning has no prefix", {"peft_type": "PROMPT_TUNING"}, {"prompt_embeddings": ("F32", (4, 16))}
+                "prompt tuning has no prefix",
+                {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 4, "token_dim": 16},
+                {"prompt_embeddings": ("F32", (4, 16))},
             ),
         ]
 

@@ -76,6 +76,8 @@ class RankMismatch(Rule):
             if stored is None or stored == 0 or key.module not in subject.covered:
                 continue
             expected = peft.rank(subject.adapter, key.module)
+            if not isinstance(expected, int) or expected <= 0:
+                continue  # AL106 and AL107 say it
             if expected != stored:
                 wrong.setdefault((expected, stored), []).append(key)
                 continue

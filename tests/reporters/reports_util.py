@@ -1,0 +1,27 @@
+"""Reports of examples written below the working directory, and how to read what was drawn of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adapterlint.assemble import read_base
+from adapterlint.report import Report
+from adapterlint.rules.examples import BaseExample, Example, write, write_base
+from adapterlint.run import Request, check
+
+TEXT_FORMATS = ("full", "concise", "github")
+
+
+def report_of(
+    adapters: Mapping[str, Example], base: BaseExample | None = None, targets: Sequence[str] = (), **options: Any
+) -> Report:
+    """The report on adapters that are written below the working directory under their names; seconds are fixed."""
+    for name, example in adapters.items():
+        write(example, Path(name))
+    if base is not None:
+        write_base(base, Path("base"))
+    read_base.cache_clear()  # it goes by the path, which is the same in every test
+    found = check(Request(list(adapters), targets=targets, base="base" if base else None, **options))
+    return found._replace(summary=found.summary._replace(seconds=0.25), tool_version="0.0.0")
