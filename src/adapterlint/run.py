@@ -207,10 +207,24 @@ def _run_set(members: list[Checked], errors: list[str], declared: bool) -> Check
     explicit = declared or all(member.subject.adapter.explicit for member in members)
     subject = SetSubject(tuple(member.subject for member in members), base if same else None, explicit)
     checked = CheckedSet(subject, members, _set_findings(subject, errors))
+    checked.since = loads_in_every_order(subject, checked.findings, members, errors)
+    return checked
+
+
+def loads_in_every_order(
+    subject: SetSubject, findings: Sequence[Finding], members: Sequence[Checked], errors: list[str]
+) -> str | None:
+    """The oldest release from which on every newer one loads the set in every order; or None.
+
+    Args:
+        subject: the set.
+        findings: what the set rules say of its own order.
+        members: adapters whose own findings count.
+        errors: where tracebacks of rules that crash are added.
+    """
     own = [finding for member in members for finding in member.findings]
     found = [finding for order in orders(subject)[1:] for finding in _set_findings(order, errors)]
-    checked.since = loads_since([*checked.findings, *found, *own], bundled())
-    return checked
+    return loads_since([*findings, *found, *own], bundled())
 
 
 def _set_findings(subject: SetSubject, errors: list[str]) -> list[Finding]:

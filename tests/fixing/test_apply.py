@@ -448,6 +448,20 @@ def test_a_directory_that_cannot_be_written_to(open_tmp: Path) -> None:
     Path(paths[1]).chmod(0o755)
 
 
+def test_a_copy_of_a_directory_that_cannot_be_written_to(open_tmp: Path) -> None:
+    """The copy can: else its owner could not put it in place."""
+    path = Path(make_adapter(open_tmp / "one", arrays("a")))
+    (open_tmp / "out").mkdir()
+    if os.geteuid() == 0:
+        for each in (path, *path.iterdir(), open_tmp / "out"):
+            os.chown(each, 65534, 65534)
+    path.chmod(0o555)
+    assert unprivileged(str(open_tmp / "out"), str(path)) == ""
+    assert list(load(open_tmp / "out" / "one")) == ["b"] and list(load(path)) == ["a"]
+    assert stat.S_IMODE((open_tmp / "out" / "one").stat().st_mode) == 0o755
+    path.chmod(0o755)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the file to somebody else")
 def test_a_file_that_belongs_to_somebody_else(open_tmp: Path) -> None:
     path = make_adapter(open_tmp / "one", arrays("a"))

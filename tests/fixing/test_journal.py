@@ -20,7 +20,7 @@ from injection import Trial, every_operation, forked, kill_at, traced
 
 from adapterlint.findings import CONFIG_FILE, RenameTensor, SetConfig
 from adapterlint.fixing.apply import AdapterEdits, apply_all
-from adapterlint.fixing.errors import WriteError
+from adapterlint.fixing.errors import RefusedError, WriteError
 from adapterlint.fixing.journal import Recovered, Transaction, recover
 from adapterlint.fixing.records import Step
 from adapterlint.fixing.system import STAGE
@@ -144,6 +144,23 @@ def test_the_next_fix_recovers_first(quick: Path) -> None:
     apply_all([AdapterEdits(three, (SetConfig("/r", 64),))])
     assert json.loads(Path(three, CONFIG_FILE).read_text())["r"] == 64
     assert "h" in load(three) and "x" in load(trial.plans[0].path)
+
+
+def test_the_next_copy_recovers_first(quick: Path) -> None:
+    """What a killed run left in the output is undone, or finished: then it is there, and is not overwritten."""
+    trial = Trial(quick / "home", output=True)
+    trace = traced(trial.run)
+    commit = next(i for i, (name, args) in enumerate(trace) if name == "create" and args[0].endswith("commit"))
+    placed = max(i for i, (name, _) in enumerate(trace) if name == "replace")
+    trial.reset()
+    assert forked(kill_at(commit), trial.run) is None and os.listdir(str(trial.output)) == [STAGE]
+    trial.run()
+    assert trial.state() == trial.new
+    trial.reset()
+    assert forked(kill_at(placed), trial.run) is None and trial.state() != trial.new
+    with pytest.raises(RefusedError, match="it exists"):
+        trial.run()
+    assert trial.state() == trial.new
 
 
 def test_the_tree_may_have_been_moved(quick: Path) -> None:

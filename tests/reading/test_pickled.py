@@ -274,6 +274,13 @@ class TestOdd:
         archive = read_archive(write(tmp_path / "a.bin", data))
         assert ([item.kind for item in archive.problems], archive.complete) == (["duplicate-member"], False)
 
+    @pytest.mark.parametrize("name", ["data.pkl", "data/0", "version"])
+    def test_a_member_marked_as_a_directory(self, tmp_path: Path, name: str) -> None:
+        data = bytearray(samples.archive())
+        data[data.rindex(b"adapter_model/" + name.encode()) - 46 + 38] |= 0x10
+        archive = read_archive(write(tmp_path / "a.bin", bytes(data)))
+        assert ([item.kind for item in archive.problems], archive.complete) == (["directory-member"], False)
+
 
 class TestBroken:
     """Files that are damaged, or something else."""

@@ -25,3 +25,11 @@ def report_of(
     read_base.cache_clear()  # it goes by the path, which is the same in every test
     found = check(Request(list(adapters), targets=targets, base="base" if base else None, **options))
     return found._replace(summary=found.summary._replace(seconds=0.25), tool_version="0.0.0")
+
+
+def columns(char: str) -> int:
+    """Terminal columns of the characters that the tests use, by block and not by the tables of the tool."""
+    if "\u0300" <= char <= "\u036f":
+        return 0
+    wide = ("\u2e80", "\ua4cf"), ("\uac00", "\ud7a3"), ("\uff01", "\uff60"), ("\U0001f300", "\U0001faff")
+    return 2 if any(low <= char <= high for low, high in wide) else 1

@@ -82,7 +82,12 @@ def test_words(targets: list[str], closed: str, opened: str) -> None:
 
 
 def test_effects_that_say_the_same_share_a_line() -> None:
-    effects = [wrong("peft>=0.15,<0.18"), raises("peft>=0.6,<0.11", "E: x"), wrong("peft<0.6"), wrong("peft>=0.15,<0.16")]
+    effects = [
+        wrong("peft>=0.15,<0.18"),
+        raises("peft>=0.6,<0.11", "E: x"),
+        wrong("peft<0.6"),
+        wrong("peft>=0.15,<0.16"),
+    ]
     lines = [line.text for line in fold_effects(effects, KNOWN)]
     assert lines == ["silently wrong on peft <=0.5, 0.15-0.17", "raises on peft 0.6-0.10: E: x"]
     assert [line.text for line in fold_effects(reversed(effects), KNOWN)] == lines

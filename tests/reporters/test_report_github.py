@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reports_util import report_of
 
 from adapterlint.findings import CONFIG_FILE, Finding, Location, Severity, raises
 from adapterlint.locate import Locator
 from adapterlint.report import Report
 from adapterlint.reporters import concise, github
 from adapterlint.rules.examples import Example, llama_tensors, lora_config
-from reports_util import report_of
 
 
 @pytest.fixture(autouse=True)

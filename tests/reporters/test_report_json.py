@@ -14,7 +14,15 @@ import pytest
 from adapterlint.report import Report
 from adapterlint.reporters import concise, full, github
 from adapterlint.reporters import json as reporter
-from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config, write_any
+from adapterlint.rules.examples import (
+    AnyExample,
+    Example,
+    SetExample,
+    llama_base,
+    llama_tensors,
+    lora_config,
+    write_any,
+)
 from adapterlint.rules.registry import AnyRule, all_rules
 from adapterlint.run import Request, check
 
@@ -111,7 +119,9 @@ def test_the_schema_refuses_contradictory_verdicts(tmp_path: Path) -> None:
 
 def test_json_has_the_findings_that_nobody_asked_for(tmp_path: Path) -> None:
     plain = Example("plain", lora_config(), llama_tensors())
-    report = report_on(SetExample("one name starts the other", {"sum": plain, "summary": plain}, llama_base()), tmp_path)
+    report = report_on(
+        SetExample("one name starts the other", {"sum": plain, "summary": plain}, llama_base()), tmp_path
+    )
     about = [f for f in reporter.as_dict(report)["findings"] if {e["operation"] for e in f["effects"]} == {"save"}]
     assert len(about) == 1
     for other in (full, concise, github):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from reports_util import TEXT_FORMATS, report_of
 
 from adapterlint.report import Report
 from adapterlint.rules.examples import (
@@ -22,7 +23,6 @@ from adapterlint.rules.examples import (
     renamed,
 )
 from adapterlint.suppress import Selection
-from reports_util import TEXT_FORMATS, report_of
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WRITE = bool(os.environ.get("ADAPTERLINT_SNAPSHOTS"))
@@ -102,9 +102,7 @@ CASES: tuple[Callable[[], Report], ...] = (clean, rank, heads, merging, prefixes
 
 @pytest.mark.parametrize("format_", [*TEXT_FORMATS, "json"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_snapshot(
-    case: Callable[[], Report], format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_snapshot(case: Callable[[], Report], format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)
     report = case()
@@ -135,7 +133,10 @@ def test_same_again(case: Callable[[], Report], tmp_path: Path, monkeypatch: pyt
         monkeypatch.chdir(tmp_path / place)
         report = case()
         texts.append(
-            [importlib.import_module(f"adapterlint.reporters.{name}").render(report) for name in (*TEXT_FORMATS, "json")]
+            [
+                importlib.import_module(f"adapterlint.reporters.{name}").render(report)
+                for name in (*TEXT_FORMATS, "json")
+            ]
         )
     assert texts[0] == texts[1]
 

@@ -1,17 +1,16 @@
-"""Escapes, widths and windows, against rich's tables and against Python's own notion of a printable text."""
+"""Escapes, widths and windows, against Python's notion of a printable text and the columns of known blocks."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from reports_util import columns
 
 from adapterlint.reporters.text import clipped, plural, printable, width, window
 
-cells = pytest.importorskip("rich.cells")
-
 # Old enough for every width table to agree on.
-ALPHABET = "ab\"{},:\t é日本語한글ﾊＡe\u0301\u0302\U0001f600\x1b\x00\x7f\u202e\u200b\ud800\r"
+ALPHABET = 'ab"{},:\t é日本語한글ﾊＡe\u0301\u0302\U0001f600\x1b\x00\x7f\u202e\u200b\ud800\r'
 TEXTS = st.text(alphabet=ALPHABET, max_size=300)
 
 
@@ -32,6 +31,13 @@ def test_printable_keeps_what_can_be_read_and_names_the_rest() -> None:
 
 @given(TEXTS)
 def test_width_is_that_of_a_terminal(text: str) -> None:
+    shown = printable(text)
+    assert width(shown) == sum(map(columns, shown))
+
+
+@given(TEXTS)
+def test_width_is_what_rich_takes_it_for(text: str) -> None:
+    cells = pytest.importorskip("rich.cells")
     assert width(printable(text)) == cells.cell_len(printable(text))
 
 
@@ -50,7 +56,7 @@ def test_a_window_shows_the_span_at_its_columns(line: str, data: st.DataObject) 
     found = window(line, start, end, limit)
     assert found.length >= 1
     assert found.text.isprintable()
-    assert cells.cell_len(found.text) <= limit + 6 + 10  # both ellipses, and one escape that the focus keeps whole
+    assert sum(map(columns, found.text)) <= limit + 6 + 10  # both ellipses, and one escape that the focus keeps whole
     before, marked = split(found.text, found.offset, found.length)
     if limit == 10_000:
         assert found.text == drawn(line)
@@ -69,13 +75,13 @@ def split(text: str, offset: int, length: int) -> tuple[str, str]:
             before += char
         elif column < offset + length:
             marked += char
-        column += cells.get_character_cell_size(char)
+        column += columns(char)
     return before, marked
 
 
 def spacing(text: str) -> str:
     """The text less the marks that stand on the letter before them."""
-    return "".join(char for char in text if cells.get_character_cell_size(char))
+    return "".join(char for char in text if columns(char))
 
 
 def test_clipped() -> None:
@@ -86,5 +92,9 @@ def test_clipped() -> None:
 
 
 def test_plural() -> None:
-    assert [plural(0, "adapter"), plural(1, "adapter"), plural(2, "adapter")] == ["0 adapters", "1 adapter", "2 adapters"]
+    assert [plural(0, "adapter"), plural(1, "adapter"), plural(2, "adapter")] == [
+        "0 adapters",
+        "1 adapter",
+        "2 adapters",
+    ]
     assert plural(2, "check needs", "checks need") == "2 checks need"

@@ -12,8 +12,10 @@ COMMANDS = {
     "check": "Say what PEFT will do with adapters and sets of adapters.",
     "fix": "Plan, and with --inplace or --output make, the repairs.",
     "verify": "Load adapters into the installed PEFT and compare outputs.",
+    "matrix": "Adapters and sets against targets, with reasons.",
     "show": "Print what an adapter holds.",
     "rule": "Explain a rule, or list them all.",
+    "schema": "The JSON schemas by PEFT release, and adding a new one.",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -19,14 +20,26 @@ SEVERITIES = [severity.value for severity in reversed(Severity)]
 @request_options
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="full", show_default=True)
 @click.option("--fail-on", type=click.Choice([*SEVERITIES, "never"]), default="error", show_default=True)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="DIR",
+    help="Adapters that are served already, repeatable: report only what PATHS bring when they join.",
+)
 @click.option("--exit-zero", is_flag=True, help="Exit 0 whatever is found (internal errors still exit 2).")
 @guarded
-def command(format_: str, fail_on: str, exit_zero: bool, **options: object) -> None:
+def command(format_: str, fail_on: str, exit_zero: bool, against: tuple[str, ...], **options: Any) -> None:
     """Say what PEFT will do with the adapters at and below PATHS.
 
     Several PATHS that are adapters are one set, loaded in that order.
     """
-    report = check(to_request(options))
+    request = to_request(options)
+    if against:
+        from adapterlint.joining import check_against
+
+        report = check_against(request, against)
+    else:
+        report = check(request)
     write(report, format_)
     sys.exit(exit_code(report, fail_on, exit_zero))
 

@@ -6,10 +6,11 @@ release that has it, then loaded by the releases 0.4.0 to 0.21.2 that do not; so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
+from adapterlint.findings import Finding, Severity
 from adapterlint.model import peft
 from adapterlint.model.keys import Kind
 from adapterlint.model.subject import Subject
@@ -34,6 +35,10 @@ _WITHOUT_EFFECT = (
         "qalora_group_size",
     }
 )
+ON_WHEN_EMPTY = frozenset({"kasa_config", "use_bdlora", "arrow_config"})
+"""Objects that switch a feature on even when they are empty: all of its settings then have their defaults."""
+
+_ADALORA = frozenset({"use_rslora", "alpha_pattern", "rank_pattern"})  # its layers read none of them at load
 _OTHER_TYPES = _WITHOUT_EFFECT | {"tokenizer_kwargs", "rank_dropout_scale", "init_weights", "generator_seed"}
 
 
@@ -41,8 +46,9 @@ def lost(subject: Subject, key: str) -> Loss:
     """What the adapter loses in a release that drops this key, given the tensors that it has."""
     value = subject.adapter.get(key)
     if not subject.adapter.is_lora:
-        return "nothing" if key in _OTHER_TYPES else "unknown"
-    if key in _WITHOUT_EFFECT or not meant(value):
+        harmless = _OTHER_TYPES | (_ADALORA if subject.adapter.peft_type == "ADALORA" else frozenset())
+        return "nothing" if key in harmless else "unknown"
+    if key in _WITHOUT_EFFECT or not (meant(value) or key in ON_WHEN_EMPTY):
         return "nothing"
     loss = _LOSSES.get(key)
     return loss(subject) if loss else "unknown"
@@ -55,9 +61,20 @@ def meant(value: Any) -> bool:
     return bool(value)
 
 
+def number_in(value: Any) -> float | None:
+    """The number that a value is or, as a text, stands for; None if it is none, or true or false."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
 def _alpha(subject: Subject) -> Loss:
-    default = subject.adapter.get("lora_alpha", peft.DEFAULT_ALPHA)
-    return _if(any(peft.alpha(subject.adapter, module) != default for module in subject.covered))
+    default = number_in(subject.adapter.get("lora_alpha", peft.DEFAULT_ALPHA))
+    found = {number_in(peft.alpha(subject.adapter, module)) for module in subject.covered}
+    return _if(bool(found - {default, None}))
 
 
 def alpha_era(subject: Subject, era: peft.PatternEra) -> bool:
@@ -71,9 +88,12 @@ def _rank(subject: Subject) -> Loss:
 
 
 def mismatched(subject: Subject) -> list[str]:
-    """Modules whose rank is another one without ``rank_pattern``."""
-    default = subject.adapter.get("r", peft.DEFAULT_RANK)
-    return [module for module in subject.covered if peft.rank(subject.adapter, module) != default]
+    """Modules whose stored rank is another one than ``r``."""
+    default = number_in(subject.adapter.get("r", peft.DEFAULT_RANK))
+    if default is None or default <= 0:
+        return []
+    ranks = {module: number_in(peft.rank(subject.adapter, module)) for module in subject.covered}
+    return [module for module, rank in ranks.items() if rank not in (default, None)]
 
 
 def _rslora(subject: Subject) -> Loss:
@@ -95,6 +115,28 @@ def _parameters(subject: Subject) -> Loss:
     wanted = [name.rpartition(".")[0] for name in subject.adapter.names("target_parameters")]
     modules = subject.adapter.modules
     return _if(any(module == name or module.endswith("." + name) for module in modules for name in wanted if name))
+
+
+def _tokens(subject: Subject) -> Loss:
+    value = subject.adapter.get("trainable_token_indices")
+    lists = value.values() if isinstance(value, dict) else [value]
+    return _if(any(isinstance(indices, list) and indices for indices in lists))
+
+
+def _blocks(subject: Subject) -> Loss:
+    """A block-diagonal A is narrower than the module, a block-diagonal B shorter."""
+    if not isinstance(subject.adapter.get("use_bdlora"), dict):
+        return "nothing"
+    if subject.base is None:
+        return "shapes"
+    for module, entry in subject.covered.items():
+        weight = subject.base.modules.get(module, {}).get("weight")
+        if weight is None or len(weight.shape) != 2 or entry.a is None or entry.b is None:
+            continue
+        stored = (subject.adapter.shape(entry.b)[0], subject.adapter.shape(entry.a)[-1])
+        if sorted(stored) != sorted(weight.shape):
+            return "shapes"
+    return "nothing"
 
 
 def _qalora(subject: Subject) -> Loss:
@@ -127,12 +169,19 @@ _LOSSES: dict[str, Callable[[Subject], Loss]] = {
     "target_parameters": _parameters,
     "use_qalora": _qalora,
     "ensure_weight_tying": _tying,
-    "layer_replication": lambda _: "wrong",
-    "trainable_token_indices": lambda _: "wrong",
+    "layer_replication": lambda subject: _if(isinstance(subject.adapter.get("layer_replication"), list)),
+    "trainable_token_indices": _tokens,
     "alora_invocation_tokens": lambda _: "wrong",
-    "kasa_config": lambda _: "wrong",
-    "use_bdlora": lambda _: "shapes",
+    "kasa_config": lambda subject: _if(isinstance(subject.adapter.get("kasa_config"), dict)),
+    "use_bdlora": _blocks,
 }
+
+
+def tempered(subject: Subject, found: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings, as notes where a config without weights was merely come across: a recipe for training, no adapter."""
+    draft = subject.adapter.weights_file is None and not subject.adapter.explicit
+    for finding in found:
+        yield finding._replace(ceiling=Severity.NOTE) if draft else finding
 
 
 def takes_default(subject: Subject, field: str) -> bool:

@@ -6,6 +6,7 @@ was read in PEFT's sources.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ _OBJECTS = {
     "use_bdlora": "BdLoraConfig",
     "velora_config": "VeloraConfig",
     "kasa_config": "KasaConfig",
+    "monteclora_config": "MontecloraConfig",
 }
 
 
@@ -54,12 +56,18 @@ class Misfit(NamedTuple):
 
 
 def misfits(subject: Subject) -> Iterator[Misfit]:
-    """The values of a LoRA config that have a wrong type."""
+    """The values of a config that have a wrong type; for LoHa and LoKr, of the patterns only."""
     config = subject.adapter.config or {}
+    if subject.adapter.peft_type in ("LOHA", "LOKR"):
+        for name in ("rank_pattern", "alpha_pattern"):
+            if name in config and not isinstance(config[name], dict):
+                yield from _patterns(subject, name, config[name])
+    if not subject.adapter.is_lora:
+        return
     for name, check in (
         ("r", _rank),
-        ("lora_alpha", _alpha),
         ("lora_dropout", _dropout),
+        ("lora_alpha", _alpha),
         ("target_modules", _targets),
         ("modules_to_save", _saved),
         ("init_lora_weights", _initialisation),
@@ -71,6 +79,8 @@ def misfits(subject: Subject) -> Iterator[Misfit]:
         ("layer_replication", _replication),
         ("exclude_modules", _excluded),
         ("trainable_token_indices", _tokens),
+        ("target_parameters", _parameters),
+        ("alora_invocation_tokens", _invocation),
     ):
         if name in config:
             yield from check(subject, name, config[name])
@@ -268,6 +278,7 @@ def _patterns(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
         edit, title = _set((name,), {}, not value)
         yield Misfit((name,), f"{name} is {value!r}; it is an object of names and values", effects, edit, title)
         return
+    yield from _broken_patterns(subject, name, value)
     used = peft.rank if name == "rank_pattern" else peft.alpha
     taken = [used(subject.adapter, module) for module in subject.covered]
     for key, item in value.items():
@@ -276,6 +287,24 @@ def _patterns(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
             yield _bad_alpha(subject, (name, key), item, early=False, late=late)
         elif name == "rank_pattern" and (isinstance(item, (bool, float)) or not isinstance(item, int)):
             yield _bad_rank((name, key), item, early=False, late=late)
+
+
+def _broken_patterns(subject: Subject, name: str, patterns: dict[str, Any]) -> Iterator[Misfit]:
+    """Keys that are no regular expressions: PEFT meets them with the first module it gives LoRA layers."""
+    for key in patterns:
+        texts = [_regex_error(rf".*\.{key}$"), _regex_error(rf"(.*\.)?({key})$")]
+        spans = ("peft>=0.6,<0.15", "peft>=0.15")
+        effects = tuple(raises(span, f"error: {text}") for span, text in zip(spans, texts, strict=True) if text)
+        if effects:
+            yield Misfit((name, key), f"{key!r} in {name} is no regular expression", effects)
+
+
+def _regex_error(pattern: str) -> str | None:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error)
+    return None
 
 
 def _loftq(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
@@ -313,6 +342,19 @@ def _tokens(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
             yield Misfit(path, f"{'.'.join(path)} holds texts; token indices are numbers", effects, edit, title)
 
 
+def _parameters(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
+    if value and isinstance(value, (bool, int, float)):
+        effects = (raises("peft>=0.17", f"TypeError: {kind(value)!r} object is not iterable"),)
+        yield Misfit((name,), f"target_parameters is {value!r}; it is a list of names", effects)
+
+
+def _invocation(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
+    if value is not None and not isinstance(value, (list, dict)):
+        text = "new(): invalid data type 'str'" if isinstance(value, str) else "len() of a 0-d tensor"
+        effects = (raises("peft>=0.18", f"TypeError: {text}", stage="after_load"),)
+        yield Misfit((name,), f"alora_invocation_tokens is {value!r}; it is a list of numbers", effects)
+
+
 def _flag(subject: Subject, name: str, value: str) -> Misfit:
     on = features.meant(value)
     edit, title = _set((name,), on)
@@ -325,6 +367,9 @@ def _flag(subject: Subject, name: str, value: str) -> Misfit:
 def _object(name: str, value: Any) -> Misfit:
     owner = _OBJECTS[name]
     effects = [raises("peft>=0.21", f"TypeError: `{owner}` must be a `{owner}`, a dict, or None.")]
+    if name == "monteclora_config":
+        effects = [raises("peft>=0.20", f"AttributeError: {kind(value)!r} object has no attribute 'num_samples'")]
+        effects = effects if value else []
     if name == "velora_config":
         effects.append(raises("peft>=0.20,<0.21", f"TypeError: `{name}` must be a `{owner}`, a dict, or None."))
     if name == "use_bdlora":

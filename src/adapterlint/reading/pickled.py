@@ -38,6 +38,7 @@ special-tensor         a tensor is a lazily negated or conjugated view: its byte
 big-endian             numbers are stored big-endian
 deflated               members are compressed
 duplicate-member       two members have one name: which one torch takes is not foreseen (``complete`` is false)
+directory-member       a member is marked as a directory: torch takes what is in memory (``complete`` is false)
 memo-bomb              a memo slot would make other unpicklers than torch's reserve gigabytes
 too-large              it is too large to be followed (``complete`` is false)
 too-many-opcodes       the same

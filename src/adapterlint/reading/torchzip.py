@@ -80,6 +80,7 @@ class _Zip:
         return self.by_key.get(self.root + name.encode("utf-8", "surrogateescape").lower())
 
     def _unpack(self, member: Member, limit: int) -> bytes:
+        _check_directory(member)
         if member.size > limit:
             raise GaveUpError("too-large", f"the member `{member.name[:80]}` of the archive has {member.size} bytes")
         try:
@@ -162,6 +163,7 @@ class _Zip:
 
     def _check_member(self, name: str, member: Member) -> None:
         """Whether a storage could be unpacked, as far as can be told without reading it."""
+        _check_directory(member)
         try:
             if member.encrypted or member.method not in (STORED, DEFLATED):
                 raise BrokenZip("unsupported encryption or method")
@@ -170,6 +172,12 @@ class _Zip:
         except BrokenZip as error:
             message = f"the member `{name[:80]}` of the archive cannot be read: {error.reason}"
             raise RefusedError("broken-archive", message, _MINIZ) from None
+
+
+def _check_directory(member: Member) -> None:
+    if member.directory:
+        message = f"the member `{member.name[:80]}` of the archive is marked as a directory"
+        raise GaveUpError("directory-member", message)
 
 
 def _wrong_size(name: str, actual: int, claimed: int) -> RefusedError:

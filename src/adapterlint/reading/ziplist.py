@@ -16,7 +16,7 @@ MAX_MEMBERS = 100_000
 STORED, DEFLATED = 0, 8
 
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
-_ENTRY = struct.Struct("<4s4xHH8xIIHHHH6xI")
+_ENTRY = struct.Struct("<4s4xHH8xIIHHHH2xII")
 _ENTRY_BYTES = 46
 _LOCAL_BYTES = 30
 _UNSET32 = 0xFFFFFFFF
@@ -46,6 +46,7 @@ class Member(NamedTuple):
         method: 0 stored, 8 deflated; other methods torch does not read.
         offset: where its local header starts in the file.
         flags: general purpose flags.
+        directory: whether it is marked as a directory, which miniz leaves unread: torch gets uninitialised memory.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Member(NamedTuple):
     method: int
     offset: int
     flags: int
+    directory: bool
 
     @property
     def encrypted(self) -> bool:
@@ -110,7 +112,7 @@ def _entry(directory: bytes, position: int, file_bytes: int) -> tuple[Member, in
     if position + _ENTRY_BYTES > len(directory):
         raise BrokenZip("invalid header or archive is corrupted")
     fields = _ENTRY.unpack_from(directory, position)
-    signature, flags, method, packed, size, name_bytes, extra_bytes, comment_bytes, disk, offset = fields
+    signature, flags, method, packed, size, name_bytes, extra_bytes, comment_bytes, disk, attributes, offset = fields
     if signature != b"PK\x01\x02":
         raise BrokenZip("invalid header or archive is corrupted")
     behind_name = position + _ENTRY_BYTES + name_bytes
@@ -126,7 +128,8 @@ def _entry(directory: bytes, position: int, file_bytes: int) -> tuple[Member, in
     if end > len(directory):
         raise BrokenZip("invalid header or archive is corrupted")
     # torch reads all names as UTF-8, whatever the flag for it says.
-    return Member(raw.decode("utf-8", "surrogateescape"), raw.lower(), size, packed, method, offset, flags), end
+    name = raw.decode("utf-8", "surrogateescape")
+    return Member(name, raw.lower(), size, packed, method, offset, flags, bool(attributes & 0x10)), end
 
 
 def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:

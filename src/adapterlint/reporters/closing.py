@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from adapterlint.findings import Finding, Outcome, Safety, Severity, version_key
 from adapterlint.report import AdapterReport, Report, Reported, SetReport, Verdict
-from adapterlint.reporters.folding import fold, fold_verdicts, split
+from adapterlint.reporters.folding import EVERY, fold, fold_verdicts, split
 from adapterlint.reporters.text import clipped, paint, plural
 
 _SHOWN_NAMES = 8
@@ -42,7 +42,7 @@ def _since(item: SetReport, report: Report, color: bool) -> str:
         known = list(report.releases)
         position = next((i for i, target in enumerate(known) if split(target)[1] == item.loads_since), len(known))
         since = fold(known[position:], known, open_ended=True).replace(" ", "")
-        return paint(f"loads as is on {since if position else 'every release'}", "good", color)
+        return paint(f"loads as is on {since if position else EVERY}, in every order", "good", color)
     newest = fold(report.releases[-1:], report.releases)
     return paint(f"not known to load as is, in every order, on {newest} (the newest)", "warning", color)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises, unknown
+from adapterlint.model import schema
 from adapterlint.model.newer import BASE_CHANGING, makes_linear
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
@@ -62,8 +63,10 @@ class BaseChangingInit(Rule):
         value = subject.adapter.get("init_lora_weights")
         if not subject.adapter.is_lora or not isinstance(value, str):
             return
-        word = value.lower() if value.lower() == "olora" else value
-        if not word.startswith(BASE_CHANGING) or not makes_linear(subject):
+        word, kind = value.lower(), schema.config_type("LORA")
+        if not word.startswith(BASE_CHANGING) or kind is None or not makes_linear(subject):
+            return
+        if not schema.fits(value, kind.fields["init_lora_weights"][-1].kind):
             return
         yield self.finding(
             f"init_lora_weights {value!r} took a part of the base's weights into the adapter; whether the file was "
@@ -79,10 +82,6 @@ def _effects(word: str) -> Iterator[Effect]:
         yield raises("peft>=0.15", _EIGENS)
     elif word == "loftq":
         yield raises("peft>=0.7", _SCIPY)
-    elif word.startswith("pissa") and word != "pissa" and not word.removeprefix("pissa_niter_").isdigit():
-        steps = word.split("_niter_")
-        if len(steps) == 2:
-            yield raises("peft>=0.11", f"ValueError: invalid literal for int() with base 10: {steps[1]!r}")
     else:
         since = {"p": "0.11", "o": "0.12", "l": "0.19"}[word[0]]
         yield unknown(f"peft>={since}")

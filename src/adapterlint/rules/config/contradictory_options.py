@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, SetConfig, Severity, raises
 from adapterlint.model import schema
+from adapterlint.model.features import tempered
 from adapterlint.model.schema import ConfigType
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
@@ -115,6 +116,9 @@ class ContradictoryOptions(Rule):
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
+        yield from tempered(subject, self._findings(subject))
+
+    def _findings(self, subject: Subject) -> Iterator[Finding]:
         kind = schema.config_type(subject.adapter.peft_type)
         config = subject.adapter.config
         if kind is None or config is None:

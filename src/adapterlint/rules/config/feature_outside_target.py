@@ -14,6 +14,7 @@ from adapterlint.findings import (
     Safety,
     SetConfig,
     Severity,
+    covers,
     raises,
     unknown,
     version_key,
@@ -23,6 +24,7 @@ from adapterlint.model import features, peft, schema
 from adapterlint.model.newer import Newer, newer_values
 from adapterlint.model.schema import ConfigType, Span
 from adapterlint.model.subject import Subject, pointer_to
+from adapterlint.model.target import bundled
 from adapterlint.rules.base import Rule
 from adapterlint.rules.config.key_outside_target import holds_default
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
@@ -98,17 +100,21 @@ class FeatureOutsideTarget(Rule):
             yield self._value(subject, newer)
 
     def _key(self, subject: Subject, kind: ConfigType, key: str, effects: tuple[Effect, ...]) -> Finding:
-        return self.finding(
-            f"{key} is set, which {_known_in(kind, key)}",
-            subject.at_config(pointer_to(key)),
-            effects=effects,
-            fix=_fix(subject, key),
-        )
+        message = f"{key} is set, which {_known_in(kind, key)}"
+        place = subject.at_config(pointer_to(key))
+        return _quiet(self.finding(message, place, effects=effects, fix=_fix(subject, key)))
 
     def _value(self, subject: Subject, newer: Newer) -> Finding:
-        return self.finding(
-            newer.message, subject.at_field(newer.key), effects=newer.effects, fix=_value_fix(subject, newer.key)
-        )
+        fix = _value_fix(subject, newer.key)
+        return _quiet(self.finding(newer.message, subject.at_field(newer.key), effects=newer.effects, fix=fix))
+
+
+def _quiet(finding: Finding) -> Finding:
+    """The finding, to be reported for a target only if nothing since PEFT 0.6 is affected: few use what is older."""
+    recent = [target for target in bundled() if version_key(target.version) >= version_key(schema.STRICT_SINCE)]
+    ranges = [effect.targets for effect in finding.effects]
+    hit = any(covers(span, target.name, target.version) for span in ranges for target in recent)
+    return finding if hit else finding._replace(targeted=True)
 
 
 def _known_in(kind: ConfigType, key: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from adapterlint.findings import Finding, Fix, RemoveConfig, Safety, Severity, raises
+from adapterlint.findings import Finding, Fix, RemoveConfig, Safety, Severity, raises, version_key
 from adapterlint.model import schema
 from adapterlint.model.adapter import Adapter
-from adapterlint.model.schema import ConfigType
+from adapterlint.model.features import ON_WHEN_EMPTY
+from adapterlint.model.schema import ConfigType, Refusal
 from adapterlint.model.subject import Subject, first_names, pointer_to
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
@@ -72,7 +73,7 @@ class KeyOutsideTarget(Rule):
                 keys[key] = parts
         if not keys:
             return
-        spans = dict.fromkeys((part.targets, part.exception) for parts in keys.values() for part in parts)
+        parts = _merged(part for parts in keys.values() for part in parts)
         names = first_names(map(repr, keys))
         one = len(keys) == 1
         yield self.finding(
@@ -80,9 +81,20 @@ class KeyOutsideTarget(Rule):
             f"does not know {'the key' if one else 'one of the keys'} refuses the file",
             subject.at_config(pointer_to(next(iter(keys))), on_key=True),
             related=tuple(subject.at_config(pointer_to(key), "default too", on_key=True) for key in list(keys)[1:4]),
-            effects=tuple(raises(targets, text) for targets, text in spans),
+            effects=tuple(raises(part.targets, part.exception) for part in parts),
             fix=Fix(f"Remove {names}", Safety.SAFE, tuple(RemoveConfig(pointer_to(key)) for key in keys)),
         )
+
+
+def _merged(parts: Iterable[Refusal]) -> list[Refusal]:
+    """Parts of the same refusals, each once and as wide as all of them together."""
+    found: dict[str, Refusal] = {}
+    for part in parts:
+        known = found.setdefault(part.key, part)
+        since = min(known.since, part.since, key=version_key)
+        before = max(known.before, part.before, key=version_key)
+        found[part.key] = part._replace(since=since, before=before)
+    return sorted(found.values(), key=lambda part: version_key(part.since))
 
 
 def holds_default(adapter: Adapter, kind: ConfigType, key: str, value: Any) -> bool:
@@ -95,7 +107,7 @@ def holds_default(adapter: Adapter, kind: ConfigType, key: str, value: Any) -> b
     removed = schema.REMOVED_FIELDS.get(kind.name, {})
     if key in removed:
         return schema.same_value(value, removed[key])
-    if key not in kind.fields:
+    if key not in kind.fields or (key in ON_WHEN_EMPTY and value is not None):
         return False
     writer = adapter.get("peft_version")
     default = schema.default_in(kind.fields[key], writer if isinstance(writer, str) else None)

@@ -17,6 +17,7 @@ from adapterlint.findings import (
 )
 from adapterlint.model import schema
 from adapterlint.model.adapter import Adapter
+from adapterlint.model.features import tempered
 from adapterlint.model.schema import ConfigType
 from adapterlint.model.subject import Subject, first_names, pointer_to
 from adapterlint.model.target import bundled
@@ -68,6 +69,9 @@ class UnknownKey(Rule):
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
+        yield from tempered(subject, self._findings(subject))
+
+    def _findings(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         kind = schema.config_type(adapter.peft_type)
         if kind is None or adapter.config is None:

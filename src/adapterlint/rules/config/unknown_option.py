@@ -7,6 +7,7 @@ from typing import Any
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, SetConfig, Severity, raises
 from adapterlint.model import schema
+from adapterlint.model.features import tempered
 from adapterlint.model.newer import BASE_CHANGING, makes_linear
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
@@ -64,6 +65,9 @@ class UnknownOption(Rule):
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
+        yield from tempered(subject, self._findings(subject))
+
+    def _findings(self, subject: Subject) -> Iterator[Finding]:
         config = subject.adapter.config
         if config is None:
             return
@@ -127,7 +131,9 @@ class UnknownOption(Rule):
         text = f"ValueError: Unknown initialization init_lora_weights={value!r}"
         effects = [raises("peft>=0.7", text)]
         if value.startswith("pissa"):
+            steps = value.split("_niter_")
             other = f"init_lora_weights should be 'pissa' or 'pissa_niter_[number of iters]', got {value} instead."
+            other = f"invalid literal for int() with base 10: {steps[1]!r}" if len(steps) == 2 else other
             effects = [raises("peft>=0.7,<0.11", text), raises("peft>=0.11", f"ValueError: {other}")]
         message = f"init_lora_weights {value!r} is unknown to every PEFT release"
         place = subject.at_field("init_lora_weights")

@@ -7,6 +7,7 @@ from typing import Any
 
 from adapterlint.findings import Finding, Fix, Safety, Severity, inert, raises, unknown, wrong
 from adapterlint.model import peft
+from adapterlint.model.features import tempered
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
@@ -56,6 +57,9 @@ class UnusableScale(Rule):
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
+        yield from tempered(subject, self._findings(subject))
+
+    def _findings(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         if not adapter.is_lora or adapter.config is None:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Finding, Fix, Safety, Severity
+from adapterlint.model.features import tempered
 from adapterlint.model.subject import Subject, pointer_to
 from adapterlint.model.values import Misfit, misfits
 from adapterlint.rules.base import Rule
@@ -62,8 +63,9 @@ class WrongValueType(Rule):
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
-        if not subject.adapter.is_lora:
-            return
+        yield from tempered(subject, self._findings(subject))
+
+    def _findings(self, subject: Subject) -> Iterator[Finding]:
         for item in misfits(subject):
             yield self.finding(
                 item.message,

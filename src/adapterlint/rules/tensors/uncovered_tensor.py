@@ -152,8 +152,8 @@ def _fix(subject: Subject) -> Fix:
 
 def derive_targets(subject: Subject) -> list[str] | None:
     """Names that select exactly the modules with stored tensors: leaf names where they do, else full paths."""
-    modules = [module for module in subject.adapter.modules if module]
-    if not modules:
+    modules = list(subject.adapter.modules)
+    if not modules or "" in modules:  # no name selects the tensors of a module without a path
         return None
     leaves = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
     stored = set(modules)

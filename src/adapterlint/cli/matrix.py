@@ -1,0 +1,36 @@
+"""``adapterlint matrix``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from adapterlint.cli.options import request_options, to_request
+from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, echo, guarded, use_color
+from adapterlint.findings import Outcome
+from adapterlint.reporters import matrix
+from adapterlint.run import check
+
+
+@click.command("matrix")
+@request_options
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@guarded
+def command(format_: str, **options: Any) -> None:
+    """Adapters and sets against targets, with the reason in each cell.
+
+    Exit codes: 0 everything loads, 1 not, 2 usage or internal error, 3 no adapters.
+    """
+    report = check(to_request(options))
+    if not report.adapters:
+        click.echo("nothing to check: no adapter found", err=True)
+        sys.exit(EXIT_NOTHING)
+    echo(matrix.render_json(report) if format_ == "json" else matrix.render(report, color=use_color()))
+    for trace in report.internal_errors:
+        click.echo(f"internal error:\n{trace}", err=True)
+    if report.internal_errors:
+        sys.exit(EXIT_INTERNAL)
+    loads = all(verdict.outcome is Outcome.LOADS for row in matrix.rows(report) for verdict in row.verdicts)
+    sys.exit(0 if loads else EXIT_FINDINGS)

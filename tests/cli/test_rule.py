@@ -1,0 +1,85 @@
+"""``adapterlint rule``: every rule has a page, and its examples do what the page says."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_util import run
+from rules_util import findings_of, run_example
+
+from adapterlint.rules.registry import AnyRule, all_rules
+
+
+def as_json(*arguments: str) -> Any:
+    result = run("rule", *arguments, "--format", "json")
+    assert result.exit_code == 0
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def everything() -> dict[str, Any]:
+    return {item["code"]: item for item in as_json()}
+
+
+def test_the_table_has_every_rule_once(everything: dict[str, Any]) -> None:
+    result = run("rule")
+    assert result.exit_code == 0
+    head, *rows = [line.split(None, 4) for line in result.stdout.rstrip("\n").split("\n")]
+    assert head == ["code", "name", "severity", "fix", "needs"]
+    assert [row[:3] for row in rows] == [[rule.code, rule.name, rule.severity.value] for rule in all_rules()]
+    assert [row[3] for row in rows] == [everything[rule.code]["fix"] or "-" for rule in all_rules()]
+    assert [row[4] for row in rows] == [", ".join(rule.needs) for rule in all_rules()]
+
+
+@pytest.mark.parametrize("rule", all_rules(), ids=lambda rule: rule.code)
+def test_page(rule: AnyRule, everything: dict[str, Any], tmp_path: Path) -> None:
+    by_code, by_name = run("rule", rule.code), run("rule", rule.name)
+    assert by_code.exit_code == 0
+    assert by_code.stdout == by_name.stdout
+    lines = by_code.stdout.split("\n")
+    assert lines[0] == f"{rule.code} {rule.name}"
+    for heading in ("What it does", "Why is this bad?", "Example", "Fix", "References", "Fine", "Reported"):
+        assert heading in lines
+    assert "##" not in by_code.stdout
+    assert tempfile.gettempdir() + "/adapterlint-" not in by_code.stdout
+    item = as_json(rule.code)
+    assert item == everything[rule.code]
+    assert [each["title"] for each in item["invalid"]] == [example.title for example in rule.invalid()]
+    for number, (shown, example) in enumerate(zip(item["invalid"], rule.invalid(), strict=True)):
+        told = [finding["message"] for finding in shown["findings"]]
+        assert told and {finding["rule"] for finding in shown["findings"]} == {rule.code}
+        assert f"  {example.title}" in lines
+        assert by_code.stdout.count(f"[{rule.code}]") >= len(told)
+        found = findings_of(run_example(example, tmp_path / str(number)), rule.code)
+        assert len(told) == len(found)
+
+
+def test_the_fix_is_that_of_the_examples(everything: dict[str, Any]) -> None:
+    order = ("safe", "unsafe", "display", None)
+    for item in everything.values():
+        found = {f["fix"] and f["fix"]["safety"] for shown in item["invalid"] for f in shown["findings"]}
+        assert item["fix"] == next(safety for safety in order if safety in found)
+    assert {item["fix"] for item in everything.values()} == set(order)
+
+
+def test_nothing_names_the_temporary_directory(everything: dict[str, Any]) -> None:
+    assert tempfile.gettempdir() + "/adapterlint-" not in json.dumps(everything)
+
+
+def test_effects_are_folded(everything: dict[str, Any]) -> None:
+    assert everything["AL207"]["effects"] == ["raises on every release"]
+    assert "merge: raises on peft 0.18-0.20" in everything["AL501"]["effects"]
+
+
+def test_unknown_rule() -> None:
+    for text, hint in (("rank-mismatches", "did you mean rank-mismatch?"), ("AL999", "`adapterlint rule` lists them")):
+        result = run("rule", text)
+        assert result.exit_code == 2 and result.stdout == ""
+        assert hint in result.stderr and result.stderr.count("\n") == 1
+    assert run("rule", "\x1b[31m").stderr.rstrip("\n").isprintable()
+    assert run("rule", "al207").exit_code == 0
+    assert run("rule", "").exit_code == 2

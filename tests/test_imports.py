@@ -1,0 +1,93 @@
+"""What ``check`` imports, as ``python -X importtime`` tells it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapterlint.rules.examples import Example, llama_base, llama_tensors, lora_config, write, write_base
+
+HEAVY = {
+    "importlib.metadata",
+    "jsonschema",
+    "libcst",
+    "numpy",
+    "packaging",
+    "peft",
+    "safetensors",
+    "torch",
+    "transformers",
+}
+
+
+# Modules that importlib.import_module fetches are not timed; those are found in sys.modules.
+_RUN = """
+import sys
+from adapterlint.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("\\nimported:", *sys.modules, file=sys.stderr)
+"""
+
+
+def adapterlint(*arguments: str) -> set[str]:
+    """Names of the modules that a command imports."""
+    return imported("-c", _RUN, *arguments)
+
+
+def imported(*arguments: str) -> set[str]:
+    """Names of the modules that a Python process imports."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = done.stderr.split("\n")
+    names = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    return names.union(*(line.split()[1:] for line in lines if line.startswith("imported:")))
+
+
+def heavy(names: set[str]) -> set[str]:
+    """Those that the check path must do without."""
+    return {name for name in names if any(name == each or name.startswith(f"{each}.") for each in HEAVY)}
+
+
+def at_start() -> set[str]:
+    """What an interpreter imports before it runs anything: ``.pth`` files of the environment may do that."""
+    return heavy(imported("-c", ""))
+
+
+def test_the_measure_measures() -> None:
+    assert {"jsonschema", "importlib.metadata"} <= heavy(imported("-c", "import jsonschema, importlib.metadata"))
+
+
+@pytest.mark.parametrize("format_", ["full", "concise", "json", "github"])
+@pytest.mark.parametrize("target", ["peft", "peft>=0.6,<0.14"])
+def test_check_imports_nothing_heavy(format_: str, target: str, tmp_path: Path) -> None:
+    adapters = [
+        write(Example("fine", lora_config(), llama_tensors()), tmp_path / "fine"),
+        write(Example("rank", lora_config(r=8, no_such_key=1), llama_tensors(4)), tmp_path / "rank"),
+        write(Example("broken", '{"r": ', files={"adapter_model.safetensors": b"?"}), tmp_path / "broken"),
+    ]
+    base = write_base(llama_base(), tmp_path / "base")
+    arguments = ["--format", format_, "--target", target, "--base", str(base)]
+    names = adapterlint("check", *map(str, adapters), *arguments)
+    assert "adapterlint.run" in names and f"adapterlint.reporters.{format_}" in names
+    assert heavy(names) <= at_start()
+
+
+@pytest.mark.parametrize("command", [("--help",), ("--version",), ("show",), ("rule", "AL207")])
+def test_other_commands_import_nothing_heavy(command: tuple[str, ...], tmp_path: Path) -> None:
+    if command == ("show",):
+        command = ("show", str(write(Example("fine", lora_config(), llama_tensors()), tmp_path / "fine")))
+    names = adapterlint(*command)
+    assert heavy(names) <= at_start()
+    assert ("adapterlint.run" in names) == (command[0] in ("show", "rule"))
+
+
+def test_only_the_reporter_asked_for_is_imported(tmp_path: Path) -> None:
+    fine = write(Example("fine", lora_config(), llama_tensors()), tmp_path / "fine")
+    names = adapterlint("check", str(fine), "--format", "json")
+    assert "adapterlint.reporters.json" in names
+    assert not names & {"adapterlint.reporters.full", "adapterlint.reporters.github"}
