@@ -67,7 +67,8 @@ def lines(item: Contents, color: bool = False) -> Iterator[str]:
     yield paint(clipped(item.path), "strong", color)
     for name, values in _rows(item):
         for number, value in enumerate(values):
-            yield f"  {paint(f'{name if number == 0 else str():<9}', 'frame', color)} {value}"
+            head = name if number == 0 else ""
+            yield f"  {paint(head.ljust(9), 'frame', color)} {value}"
     for problem in item.problems:
         yield f"  {paint('problem  ', 'warning', color)} {clipped(problem)}"
 

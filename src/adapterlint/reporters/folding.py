@@ -162,12 +162,13 @@ def said(claim: Effect | Verdict, where: str, remark: str = "") -> str:
 
     Args:
         claim: an effect or a verdict.
-        where: the releases, in words.
+        where: the releases, in words; empty where something else shows them.
         remark: what else to say of them.
     """
     adapter = f", first for adapter {printable(claim.adapter)}" if claim.adapter else ""
     stage = _STAGES.get((claim.outcome, claim.stage or ""), "")
-    text = f"{_verb(claim)}{stage} on {where}{adapter}{remark}"
+    on = f" on {where}" if where else ""
+    text = f"{_verb(claim)}{stage}{on}{adapter}{remark}"
     if claim.outcome is Outcome.UNKNOWN and claim.missing:
         text += f" without the {' and the '.join(claim.missing)}"
     if claim.exception:

@@ -116,7 +116,7 @@ def _cell(verdict: Verdict, notes: dict[str, int]) -> str:
 def _reason(verdict: Verdict) -> str:
     if verdict.outcome is Outcome.LOADS:
         return ""
-    return f"{', '.join(verdict.rules)}: {said(verdict, '').strip()}"
+    return f"{', '.join(verdict.rules)}: {said(verdict, '')}"
 
 
 def _align(lines: Sequence[Sequence[str]], roles: Sequence[Sequence[str]], color: bool) -> Iterator[str]:
