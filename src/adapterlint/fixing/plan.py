@@ -9,7 +9,6 @@ from adapterlint.findings import Edit, Finding, Safety, Severity
 from adapterlint.fixing.forms import union
 from adapterlint.fixing.resolve import AdapterEdits
 from adapterlint.fixing.simulate import FILE_EDITS, apply_to_model, compose
-from adapterlint.model.adapter import Adapter
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.reading.base import read_base
 from adapterlint.run import CheckedSet, Request, Run, check_adapter, check_set
@@ -52,9 +51,10 @@ class Plan:
 
 @dataclass
 class _State:
-    """One adapter while the plan grows."""
+    """One adapter while the plan grows; ``findings`` are those of its present state."""
 
     subject: Subject
+    findings: list[Finding]
     rounds: list[tuple[Edit, ...]] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
 
@@ -62,12 +62,8 @@ class _State:
         adapter = apply_to_model(self.subject.adapter, edits, self.subject.base)
         self.rounds.append(edits)
         self.titles.append(title)
-        self.subject = replace_adapter(self.subject, adapter)
-
-
-def replace_adapter(subject: Subject, adapter: Adapter) -> Subject:
-    """A subject about another state of the same adapter; what was derived is worked out anew."""
-    return Subject(adapter, subject.base, subject.payload)
+        self.subject = Subject(adapter, self.subject.base, self.subject.payload)
+        self.findings = check_adapter(self.subject).findings
 
 
 def make_plan(run: Run, request: Request, unsafe: bool) -> Plan:
@@ -78,7 +74,7 @@ def make_plan(run: Run, request: Request, unsafe: bool) -> Plan:
         request: targets and selection; findings that are not selected are not fixed.
         unsafe: whether fixes that round, lose data or choose are allowed.
     """
-    states = {checked.subject.adapter.path: _State(checked.subject) for checked in run.adapters}
+    states = {checked.subject.adapter.path: _State(checked.subject, checked.findings) for checked in run.adapters}
     plan = Plan()
     for state in states.values():
         plan.reread |= _fix_adapter(state, run, request, unsafe)
@@ -117,7 +113,7 @@ def _fix_adapter(state: _State, run: Run, request: Request, unsafe: bool) -> boo
     """Fix one adapter as far as it goes; True when its files must be written before more can be planned."""
     seen: list[tuple[Edit, ...]] = []  # values of config edits may be lists, which have no hash
     for _ in range(MAX_ROUNDS):
-        findings = _wanted(check_adapter(state.subject).findings, run, request)
+        findings = _wanted(state.findings, run, request)
         fixable = [finding for finding in findings if _allowed(finding, unsafe) and finding.fix and finding.fix.edits]
         if not fixable:
             return False
@@ -151,7 +147,7 @@ def _fix_set(checked: CheckedSet, states: dict[str, _State], run: Run, request: 
 
 
 def _left(run: Run, states: dict[str, _State], request: Request) -> list[Finding]:
-    found = [finding for state in states.values() for finding in check_adapter(state.subject).findings]
+    found = [finding for state in states.values() for finding in state.findings]
     for checked in run.sets:
         subject = SetSubject(
             tuple(states[path].subject for path in checked.subject.paths),

@@ -133,7 +133,7 @@ def _blocks(subject: Subject) -> Loss:
         weight = subject.base.modules.get(module, {}).get("weight")
         if weight is None or len(weight.shape) != 2 or entry.a is None or entry.b is None:
             continue
-        stored = (subject.adapter.shape(entry.b)[0], subject.adapter.shape(entry.a)[-1])
+        stored = (*subject.adapter.shape(entry.b)[:1], *subject.adapter.shape(entry.a)[-1:])
         if sorted(stored) != sorted(weight.shape):
             return "shapes"
     return "nothing"
