@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -252,7 +251,6 @@ def _sound(path: str, name: str, torch_file: bool) -> dict[str, Tensor]:
     return _tensors(header, name) if header.readable else {}
 
 
-@lru_cache(maxsize=64)
 def read_base(path: str) -> tuple[Base, tuple[Problem, ...]]:
     """A base model from its directory, with what its reader complained about."""
     files = base_reader.read_base(path)

@@ -287,6 +287,7 @@ class Finding(NamedTuple):
         ceiling: the worst severity it may get; for what is likely on purpose.
         targeted: report it only when a requested target is affected.
         adapters: paths of the adapters of the set, for a set finding.
+        quiet: on the requested targets it is only about operations that nobody asked about; set with the severity.
     """
 
     rule: str
@@ -300,6 +301,7 @@ class Finding(NamedTuple):
     ceiling: Severity = Severity.ERROR
     targeted: bool = False
     adapters: tuple[str, ...] = ()
+    quiet: bool = False
 
     @property
     def url(self) -> str:

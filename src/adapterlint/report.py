@@ -161,9 +161,10 @@ class Report(NamedTuple):
     @property
     def shown(self) -> tuple[Reported, ...]:
         """The findings that are printed: less those that are only about operations nobody asked about."""
-        return tuple(item for item in self.findings if _concerns(item.finding, self.operations))
+        return tuple(
+            item for item in self.findings if not item.finding.quiet or _concerns(item.finding, self.operations)
+        )
 
 
 def _concerns(finding: Finding, operations: frozenset[str]) -> bool:
-    about = {effect.operation for effect in finding.effects}
-    return not about or LOAD in about or not about.isdisjoint(operations)
+    return any(effect.operation in operations for effect in finding.effects)

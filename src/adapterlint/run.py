@@ -31,9 +31,7 @@ from adapterlint.rules.base import Rule, SetRule
 from adapterlint.rules.registry import adapter_rules, set_rules
 from adapterlint.sets import Grouping, group, orders
 from adapterlint.suppress import Selection
-from adapterlint.verdicts import LOAD, OPERATIONS, loads_since, verdict, with_severity
-
-INTERNAL_ERROR = "AL999"
+from adapterlint.verdicts import INTERNAL_ERROR, LOAD, OPERATIONS, loads_since, verdict, with_severity
 
 
 class BaseNotFoundError(ValueError):
@@ -117,9 +115,10 @@ def examine(request: Request) -> Run:
     found = discover(request.paths)
     errors: list[str] = []
     adapters = []
+    bases: dict[str, Base] = {}
     for item in found:
         adapter = assemble.read_adapter(item, base)
-        own = base or _own_base(adapter)
+        own = base or _own_base(adapter, bases)
         if own is not None and base is None:
             adapter = assemble.read_adapter(item, own)
         subject = assemble.subject(adapter, own, request.payload)
@@ -145,11 +144,14 @@ def load_base(path: str) -> Base:
     return base
 
 
-def _own_base(adapter: Adapter) -> Base | None:
+def _own_base(adapter: Adapter, known: dict[str, Base]) -> Base | None:
+    """The base that the adapter names, where it is local; read once a run, so that sets share one object."""
     path = assemble.find_base(adapter)
     if path is None:
         return None
-    base, _ = assemble.read_base(path)
+    if path not in known:
+        known[path], _ = assemble.read_base(path)
+    base = known[path]
     return base if base.config or base.stored else None
 
 
@@ -158,7 +160,7 @@ def _lacks(rule: Rule, subject: Subject) -> str | None:
     if "config" in rule.needs and adapter.config is None:
         return "config"
     if "header" in rule.needs and not adapter.readable:
-        return "weights"
+        return "config" if any(problem.fatal for problem in adapter.config_problems) else "weights"
     if "base" in rule.needs and subject.base is None:
         return "base"
     if "payload" in rule.needs and isinstance(subject.payload, NoPayload):
@@ -249,7 +251,11 @@ def to_report(request: Request, run: Run, started: float) -> Report:
     locator = Locator()
     raw = [finding for checked in run.adapters for finding in checked.findings]
     raw += [finding for checked in run.sets for finding in checked.findings]
-    graded = [item for item in (with_severity(finding, run.targets, given) for finding in raw) if item is not None]
+    graded = [
+        item
+        for item in (with_severity(finding, run.targets, given, request.operations) for finding in raw)
+        if item is not None
+    ]
     kept = [locator.report(finding) for finding in graded if request.selection.keeps(finding)]
     adapters = tuple(_adapter_report(checked, run.targets) for checked in run.adapters)
     return Report(

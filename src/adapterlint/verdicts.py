@@ -9,6 +9,7 @@ from adapterlint.model.target import Target
 from adapterlint.report import Verdict
 
 LOAD = "load"
+INTERNAL_ERROR = "AL999"
 OPERATIONS = ("merge", "mixed_batch", "delete", "hotswap", "weighted", "save", "native")
 _STAGES = {"load": 0, "after_load": 1, "switch": 2, "after_switch": 3, None: 4}
 
@@ -61,25 +62,38 @@ def _when(hit: tuple[Finding, Effect]) -> tuple[int, bool, str]:
     return _STAGES.get(effect.stage, 4), not in_config, finding.rule
 
 
-def with_severity(finding: Finding, targets: Sequence[Target], given: bool) -> Finding | None:
+def with_severity(
+    finding: Finding, targets: Sequence[Target], given: bool, operations: Iterable[str] = ()
+) -> Finding | None:
     """The finding with the severity that it has for the requested targets; None when they are unaffected.
 
     Args:
         finding: as the rule yielded it.
         targets: requested targets.
         given: whether they were asked for; if not, breakage on other bundled releases is worth a warning.
+        operations: operations beyond loading that were asked for.
     """
-    loading = [effect for effect in finding.effects if effect.operation == LOAD and effect.outcome is not Outcome.LOADS]
-    hits = [effect for effect in loading if _hits(effect, targets)]
-    if any(effect.outcome in (Outcome.RAISES, Outcome.WRONG) for effect in hits):
+    if finding.rule == INTERNAL_ERROR:
+        return finding
+    wanted = {LOAD, *operations}
+    claims = [effect for effect in finding.effects if effect.outcome is not Outcome.LOADS]
+    hits = [effect for effect in claims if _hits(effect, targets)]
+    asked = [effect for effect in hits if effect.operation in wanted]
+    about_wanted = any(effect.operation in wanted for effect in claims)
+    quiet = False
+    if any(effect.outcome in (Outcome.RAISES, Outcome.WRONG) for effect in asked):
         severity = Severity.ERROR
-    elif hits:
+    elif asked:
         severity = Severity.WARNING
-    elif loading and (given or finding.targeted):
-        return None
+    elif claims and not about_wanted:
+        severity, quiet = Severity.NOTE, True
+    elif claims and (given or finding.targeted):
+        if not hits:
+            return None
+        severity, quiet = Severity.NOTE, True
     else:
         severity = finding.severity
-    return finding._replace(severity=min(severity, finding.ceiling, key=lambda item: item.rank))
+    return finding._replace(severity=min(severity, finding.ceiling, key=lambda item: item.rank), quiet=quiet)
 
 
 def _hits(effect: Effect, targets: Sequence[Target]) -> bool:

@@ -99,7 +99,9 @@ def test_schema_show_and_diff() -> None:
     assert "+ LORA.use_dora" in run("schema", "diff", "0.8.2", "0.9.0").output.splitlines()
 
 
-@pytest.mark.parametrize("arguments", [["show", "9.9"], ["show", "0.21.2", "NOPE"], ["diff", "0.8.2", "9.9"], ["add", "/nowhere"]])
+@pytest.mark.parametrize(
+    "arguments", [["show", "9.9"], ["show", "0.21.2", "NOPE"], ["diff", "0.8.2", "9.9"], ["add", "/nowhere"]]
+)
 def test_schema_of_what_is_not_there(arguments: list[str]) -> None:
     result = run("schema", *arguments)
     assert result.exit_code == 2

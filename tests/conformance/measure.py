@@ -2,8 +2,8 @@
 
     python tests/conformance/measure.py [--out RESULT.json] [--only GLOB]
 
-Each case is loaded once, in the order given, by :func:`adapterlint.verifying.verify`; the reference is the base with the
-adapter merged by hand. Prints the cells that disagree and a closing count; exits 1 if there are any.
+Each case is loaded once, in the order given, by :func:`adapterlint.verifying.verify`; the reference is the base with
+the adapter merged by hand. Prints the cells that disagree and a closing count; exits 1 if there are any.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from typing import Any
 
 from adapterlint import assemble
 from adapterlint.recipes import recipe
-from adapterlint.rules.examples import AnyExample, SetExample, write_any, write_base
-from adapterlint.rules.examples import bert_base, llama_base
+from adapterlint.rules.examples import AnyExample, SetExample, bert_base, llama_base, write_any, write_base
 from adapterlint.rules.registry import all_rules
 from adapterlint.run import Request, check
 from adapterlint.verifying import Recipe, VerifyError, verify
@@ -130,7 +129,9 @@ def main() -> int:
             print(f"{name}: predicted {said}, measured {found} {result['exception'][:110]}")
     if args.out:
         args.out.write_text(json.dumps({"peft": release, "cases": results}, indent=1) + "\n")
-    print(f"peft {release}: {marks['agree']} agree, {marks['disagree']} disagree, {marks['no reference']} without reference")
+    print(
+        f"peft {release}: {marks['agree']} agree, {marks['disagree']} disagree, {marks['no reference']} without reference"
+    )
     return 1 if marks["disagree"] else 0
 
 

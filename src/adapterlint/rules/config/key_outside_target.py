@@ -12,6 +12,7 @@ from adapterlint.model.features import ON_WHEN_EMPTY
 from adapterlint.model.schema import ConfigType, Refusal
 from adapterlint.model.subject import Subject, first_names, pointer_to
 from adapterlint.rules.base import Rule
+from adapterlint.rules.config.lokr_scale_change import WITNESS, scaled_modules
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
 
 _WITHOUT_MEANING = frozenset({schema.RUNTIME_CONFIG, "peft_version", "auto_mapping", "revision"})
@@ -82,8 +83,26 @@ class KeyOutsideTarget(Rule):
             subject.at_config(pointer_to(next(iter(keys))), on_key=True),
             related=tuple(subject.at_config(pointer_to(key), "default too", on_key=True) for key in list(keys)[1:4]),
             effects=tuple(raises(part.targets, part.exception) for part in parts),
-            fix=Fix(f"Remove {names}", Safety.SAFE, tuple(RemoveConfig(pointer_to(key)) for key in keys)),
+            fix=_fix([key for key in keys if not _is_needed(adapter, kind, key)]),
         )
+
+
+def _fix(keys: list[str]) -> Fix | None:
+    edits = tuple(RemoveConfig(pointer_to(key)) for key in keys)
+    return Fix(f"Remove {first_names(map(repr, keys))}", Safety.SAFE, edits) if keys else None
+
+
+def _is_needed(adapter: Adapter, kind: ConfigType, key: str) -> bool:
+    """Whether a release would do something else without the key.
+
+    So it is where the default changed, and where the key is what tells one generation of a method from another.
+    """
+    if kind.name == "LOKR" and key == WITNESS:
+        return bool(scaled_modules(adapter))
+    if kind.name == "OFT" and key in ("peft_version", "oft_block_size"):
+        return True
+    stretches = kind.fields.get(key, ())
+    return any(stretch.default != stretches[0].default for stretch in stretches)
 
 
 def _merged(parts: Iterable[Refusal]) -> list[Refusal]:

@@ -12,6 +12,9 @@ from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example
 
+WITNESS = "rank_dropout_scale"
+"""The key that tells a file of PEFT 0.14 or newer from an older one."""
+
 _DEFAULT = 8
 
 
@@ -56,11 +59,9 @@ class LokrScaleChange(Rule):
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
-        if adapter.peft_type != "LOKR" or "rank_dropout_scale" in (adapter.config or {}):
+        if adapter.peft_type != "LOKR" or WITNESS in (adapter.config or {}):
             return
-        modules = dict.fromkeys(key.module for key in adapter.keys if key.parameter.startswith("lokr_"))
-        names = modules or [""]
-        scaled = [name for name in names if _value(adapter, "alpha", name) != _value(adapter, "r", name)]
+        scaled = scaled_modules(adapter)
         if not scaled:
             return
         alpha, rank = _value(adapter, "alpha", scaled[0]), _value(adapter, "r", scaled[0])
@@ -71,6 +72,12 @@ class LokrScaleChange(Rule):
             effects=(wrong("peft>=0.14"),),
             fix=_fix(adapter),
         )
+
+
+def scaled_modules(adapter: Adapter) -> list[str]:
+    """Modules of a LoKr adapter whose alpha differs from their rank; an empty name where no tensor is known."""
+    modules = dict.fromkeys(key.module for key in adapter.keys if key.parameter.startswith("lokr_"))
+    return [name for name in modules or [""] if _value(adapter, "alpha", name) != _value(adapter, "r", name)]
 
 
 def _fix(adapter: Adapter) -> Fix:

@@ -143,7 +143,7 @@ def _fix(subject: Subject) -> Fix:
         return Fix("List the trained modules in target_modules", Safety.DISPLAY)
     edits = [SetConfig("/target_modules", names)]
     for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
-        if subject.adapter.get(field) not in (None, "", []):  # layers_to_transform 0 is the first layer
+        if subject.adapter.get(field) not in (None, []):  # layers_to_transform 0 is the first layer
             edits.append(SetConfig(f"/{field}", None))
     return Fix(
         f"Set target_modules to {names if len(names) <= 4 else f'{len(names)} names'}", Safety.SAFE, tuple(edits)
