@@ -167,4 +167,5 @@ class Report(NamedTuple):
 
 
 def _concerns(finding: Finding, operations: frozenset[str]) -> bool:
-    return any(effect.operation in operations for effect in finding.effects)
+    about = {effect.operation for effect in finding.effects}
+    return not about or (LOAD in about and not finding.quiet) or not about.isdisjoint(operations)

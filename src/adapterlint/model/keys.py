@@ -12,6 +12,7 @@ from enum import Enum
 from functools import lru_cache
 
 PREFIX = "base_model.model."
+SHARED_PREFIX = "base_model."
 _ROOT = ("base_model", "model")
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 SOFT_WRAPPER = "module"  # DistributedDataParallel's; some bases own a module of this name
@@ -30,6 +31,7 @@ class Kind(str, Enum):
     BASE_LAYER = "base_layer"
     FULL = "full"
     METHOD = "method"  # a tensor of a PEFT method other than LoRA: ia3_l, hada_w1_a, …
+    SHARED = "shared"  # a tensor that all modules of a method share: base_model.vera_A
     RESIDUE = "residue"  # part of a LoRA name glued to another adapter's name: lora_Abar.weight
 
 
@@ -69,9 +71,40 @@ METHOD_PREFIXES = {
     "ROAD": "road_",
     "DELORA": "delora_",
     "WAVEFT": "waveft_",
+    "ADAMSS": "adamss_",
+    "BEFT": "beft_",
+    "DEFT": "deft_",
+    "FROD": "frod_lambda_",
+    "GLORA": "glora_",
+    "GRALORA": "gralora_",
+    "HIRA": "hira_",
+    "LILY": "lily_",
+    "OSF": "osf_",
+    "PEANUT": "peanut_",
+    "PSOFT": "psoft_",
+    "PVERA": "pvera_lambda_",
+    "SUPERTUNING": "supertuning_",
+    "TINYLORA": "tinylora_",
+    "TRAINABLE_TOKENS": "trainable_tokens_",
+    "UNILORA": "unilora_",
+    "ADAPTION_PROMPT": "adaption_",
 }
 PROMPT_TYPES = frozenset({"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT"})
 _METHOD_TOKENS = tuple(sorted({p for p in METHOD_PREFIXES.values() if p != "lora_"}))
+# Tensors of the whole model, directly under ``base_model``, and how many components follow the first one.
+_SHARED_TOKENS = {
+    **dict.fromkeys(("vera_A", "vera_B", "pvera_A", "pvera_B", "randlora_A", "randlora_B"), 0),
+    **dict.fromkeys(("vblora_vector_bank", "unilora_theta_d"), 0),
+    **dict.fromkeys(("tinylora_v", "frod_V", "frod_s_indices", "frod_s_size"), 1),
+}
+# Parts of a method that are modules themselves, and how many components follow the first one in a saved name.
+_NESTED_TOKENS = {
+    **dict.fromkeys(("oft_R", "oft_embedding_R", "lily_A", "lily_B", "lily_router", "peanut_A", "peanut_B"), 1),
+    **dict.fromkeys(("glora_A", "glora_B", "glora_C", "glora_D", "glora_E", "psoft_R", "osf_svd_params"), 1),
+    **dict.fromkeys(("gralora_A_general", "gralora_B_general", "poly_router", "ln_tuning_layers"), 1),
+    **dict.fromkeys(("supertuning_lora_A", "supertuning_lora_B", "adamss_A", "adamss_B"), 1),
+    **dict.fromkeys(("peanut_encoders", "peanut_decoders"), 2),
+}
 _LORA_TOKENS = frozenset(
     {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_E"}
 )
@@ -106,11 +139,13 @@ class Key:
     @property
     def has_canonical_prefix(self) -> bool:
         """Whether PEFT finds the module: exactly one ``base_model.model.`` in front and no wrapper inside."""
-        return self.prefix == PREFIX and not self.wrappers
+        return self.prefix == (SHARED_PREFIX if self.kind is Kind.SHARED else PREFIX) and not self.wrappers
 
     @property
     def canonical(self) -> str:
         """The name under which PEFT reads this tensor."""
+        if self.kind is Kind.SHARED:
+            return SHARED_PREFIX + self.parameter
         return PREFIX + self.module + "." + self.canonical_suffix
 
     @property
@@ -142,6 +177,8 @@ def parse(name: str, keep: frozenset[str] = frozenset()) -> Key:
 def _parse(name: str, keep: frozenset[str]) -> Key:
     parts = name.split(".")
     prefix, wrappers, path = _strip(parts, keep)
+    if path[0] in _SHARED_TOKENS:
+        return _nested_key(name, prefix, wrappers, path, 0, Kind.SHARED, _SHARED_TOKENS[path[0]])
     for index, part in enumerate(path):
         if part in _LORA_TOKENS:
             return _lora_key(name, prefix, wrappers, path, index)
@@ -156,7 +193,9 @@ def _parse(name: str, keep: frozenset[str]) -> Key:
             return _key(
                 name, prefix, wrappers, path[:index], Kind.RESIDUE, path[index:], parameter=".".join(path[index:])
             )
-        if part.startswith(_METHOD_TOKENS) or part.startswith("lora_"):
+        if part.startswith(_METHOD_TOKENS) or part in _SHARED_TOKENS:
+            return _nested_key(name, prefix, wrappers, path, index, Kind.METHOD, _NESTED_TOKENS.get(part, 0))
+        if part.startswith("lora_"):
             return _key(
                 name, prefix, wrappers, path[:index], Kind.METHOD, path[index:], parameter=".".join(path[index:])
             )
@@ -202,9 +241,23 @@ def _root_end(parts: list[str]) -> int:
     for index in range(len(parts) - 2):
         if (parts[index], parts[index + 1]) == _ROOT:
             end = index + 2
-    if not end and parts[0] == "base_model" and len(parts) > 2:
+    if not end and parts[0] == "base_model" and (len(parts) > 2 or parts[-1] in _SHARED_TOKENS):
         return 1
     return end
+
+
+def _nested_key(
+    name: str, prefix: str, wrappers: tuple[str, ...], path: list[str], index: int, kind: Kind, depth: int
+) -> Key:
+    """A method's tensor: its name has so many components after the first one, and one more with an adapter name."""
+    tail = path[index:]
+    kept, adapter = list(tail), None
+    if len(tail) == depth + 2:
+        # Most adapters' names stand before what is nested; FRoD's projections have them last.
+        position = -1 if tail[0].startswith("frod_") else 1
+        if tail[position] not in ("weight", "bias"):
+            adapter = kept.pop(position)
+    return _key(name, prefix, wrappers, path[:index], kind, tail, adapter, parameter=".".join(kept))
 
 
 def _lora_key(name: str, prefix: str, wrappers: tuple[str, ...], path: list[str], index: int) -> Key:

@@ -222,7 +222,9 @@ def default_in(stretches: tuple[Stretch, ...], version: str | None) -> Any:
 
 
 def same_value(value: Any, default: Any) -> bool:
-    """Whether PEFT treats a value as the default: equal, or both of them off (null, false, empty)."""
+    """Whether PEFT treats a value as the default: equal, or both of them off (null, false, empty; 0 for a flag)."""
+    if default is False and isinstance(value, (int, float)) and not value:
+        return True
     return _is_off(default) if _is_off(value) else type(value) is type(default) and bool(value == default)
 
 

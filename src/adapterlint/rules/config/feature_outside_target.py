@@ -151,7 +151,7 @@ def _other_shapes(subject: Subject, span: Span) -> Iterator[Effect]:
 
 
 def _fix(subject: Subject, key: str) -> Fix | None:
-    if key == "use_rslora" and subject.adapter.is_lora:
+    if key == "use_rslora" and subject.adapter.is_lora and features.meant(subject.adapter.get(key)):
         return _without_rslora(subject)
     if key == "exclude_modules":
         return _listed(subject, (RemoveConfig("/exclude_modules"),))
