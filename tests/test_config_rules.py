@@ -134,7 +134,9 @@ def test_a_safe_fix_gives_the_trained_answers(changes: dict[str, Any], tmp_path:
     adapter = written(tmp_path / "adapter", changes)
     run = examine(Request([str(adapter)], ["peft>=0.3"], str(BASE), "none"))
     found = [finding for finding in run.adapters[0].findings if finding.effects]
-    own = [finding for finding in found if finding.rule.startswith("AL1") and changes.get("modules_to_save") != "lm_head"]
+    own = [finding for finding in found if finding.rule.startswith("AL1")]
+    if changes.get("modules_to_save") == "lm_head":
+        pytest.skip("the fixture has no tensors of lm_head")
     if not own or any(not (finding.fix and finding.fix.safety is Safety.SAFE) for finding in found):
         pytest.skip("nothing that a safe fix alone repairs")
     command = ["fix", str(adapter), "--base", str(BASE), "--no-sets", "--target", "peft>=0.3", "--inplace"]

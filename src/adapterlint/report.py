@@ -161,9 +161,7 @@ class Report(NamedTuple):
     @property
     def shown(self) -> tuple[Reported, ...]:
         """The findings that are printed: less those that are only about operations nobody asked about."""
-        return tuple(
-            item for item in self.findings if not item.finding.quiet or _concerns(item.finding, self.operations)
-        )
+        return tuple(item for item in self.findings if _concerns(item.finding, self.operations))
 
 
 def _concerns(finding: Finding, operations: frozenset[str]) -> bool:

@@ -117,8 +117,13 @@ def _longer(axis: int) -> Callable[[Any], Any]:
 
 
 def _extra(name: str, shape: tuple[int, ...]) -> Change:
+    """A tensor of another method beside the first module's own."""
+
     def apply(config: Config, tensors: Tensors) -> tuple[Config, Tensors] | None:
         import numpy as np
+
+        if any(stored.endswith(name) for stored in tensors):
+            return None
 
         modules = [name[: m.start()] for name in tensors if own(name) and (m := _OWN.search(name))]
         return (config, {**tensors, f"{modules[0]}.{name}": np.ones(shape, "float32")}) if modules else None
@@ -249,14 +254,10 @@ DEFECTS: dict[str, Change] = {
     "config.oft_block": _step("oft_block_size", 4),
     "config.vectors": _step("num_vectors", 1),
     "config.vector_length": _step("vector_length", 8),
-    "config.seed": _step("projection_prng_key", 1),
-    "config.location": _step("random_loc_seed", 1),
-    "config.group": _step("group_size", 4),
     "config.factor": _set(decompose_factor=2),
     "config.unsaved": _set(save_projection=False),
     "config.saved": _set(save_projection=True),
     "config.indices": _set(token_indices=[3, 5]),
-    "config.other_indices": _set(token_indices=[4, 6, 8]),
     "config.topk": _set(save_only_topk_weights=True),
     "config.tasks": _step("num_tasks", 1),
     "config.ranks": _step("num_ranks", 1),

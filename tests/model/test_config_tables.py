@@ -113,7 +113,7 @@ def test_a_later_initialisation_fits_later_releases_only() -> None:
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [("lora_aplha", "lora_alpha"), ("target-modules", "target_modules"), ("Rank_pattern", "rank_pattern"), ("_x", None)],
+    [("lora_aplha", "lora_alpha"), ("target-modules", "target_modules"), ("Rank_pattern", "rank_pattern"), ("x", None)],
 )
 def test_similar(word: str, meant: str | None) -> None:
     assert schema.similar(word, FIELDS) == meant
