@@ -62,22 +62,27 @@ def names_in(path: str) -> list[str]:
     return [name for name in header if name != "__metadata__"]
 
 
-def rename_all(path: str) -> None:
+def plan_for(path: str) -> AdapterEdits:
     """Takes ``model.`` out of every name, or puts it in again."""
-    old, new = PREFIXES if names_in(path)[0].startswith(PREFIXES[0]) else PREFIXES[::-1]
-    edits = tuple(RenameTensor(name, new + name.removeprefix(old)) for name in names_in(path))
-    proof = apply_all([AdapterEdits(path, edits)])[0]
-    size = os.path.getsize(os.path.join(path, SAFETENSORS_FILE))
-    assert proof.renamed == len(edits) == 448 and size - 300_000 < proof.bytes_compared < size
+    names = names_in(path)
+    old, new = PREFIXES if names[0].startswith(PREFIXES[0]) else PREFIXES[::-1]
+    return AdapterEdits(path, tuple(RenameTensor(name, new + name.removeprefix(old)) for name in names))
 
 
-def rename_in_a_child(path: str) -> None:
-    """:func:`rename_all` in a process of its own, as ``cp`` has one: a scheduler under load favours new ones."""
+def apply(plan: AdapterEdits) -> None:
+    """What is measured."""
+    proof = apply_all([plan])[0]
+    size = os.path.getsize(os.path.join(plan.path, SAFETENSORS_FILE))
+    assert proof.renamed == len(plan.edits) == 448 and size - 300_000 < proof.bytes_compared < size
+
+
+def apply_in_a_child(plan: AdapterEdits) -> None:
+    """:func:`apply` in a process of its own, as ``cp`` has one: a scheduler under load favours new ones."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            rename_all(path)
+            apply(plan)
             code = 0
         finally:
             os._exit(code)
@@ -85,18 +90,19 @@ def rename_in_a_child(path: str) -> None:
         raise RuntimeError("the fix failed")
 
 
-def copy_and_sync(path: str) -> None:
+def copy_and_sync(plan: AdapterEdits) -> None:
     """What it is compared with."""
     command = 'cp "$0" "$1" && sync "$1"'
-    subprocess.run(["sh", "-c", command, os.path.join(path, SAFETENSORS_FILE), f"{path}.copy"], check=True)
+    subprocess.run(["sh", "-c", command, os.path.join(plan.path, SAFETENSORS_FILE), f"{plan.path}.copy"], check=True)
 
 
-def timed(work: Callable[[str], None], path: str) -> float:
+def timed(work: Callable[[AdapterEdits], None], path: str) -> float:
     """Seconds, with nothing else waiting to be written."""
     Path(f"{path}.copy").unlink(missing_ok=True)
+    plan = plan_for(path)
     os.sync()
     start = time.perf_counter()
-    work(path)
+    work(plan)
     return time.perf_counter() - start
 
 
@@ -108,7 +114,7 @@ def peak_memory(path: str) -> float:
 
 def once(path: str) -> None:
     """Prints the peak of this process in KiB. (Not ru_maxrss, which counts the parent until exec.)"""
-    rename_all(path)
+    apply(plan_for(path))
     status = Path("/proc/self/status").read_text()
     print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
@@ -126,8 +132,8 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(dir=options.directory) as home:
         path = make(Path(home, "adapter"), options.megabytes * 10**6)
-        timed(copy_and_sync, path), timed(rename_in_a_child, path)  # one round to warm up
-        pairs = [(timed(copy_and_sync, path), timed(rename_in_a_child, path)) for _ in range(options.runs)]
+        timed(copy_and_sync, path), timed(apply_in_a_child, path)  # one round to warm up
+        pairs = [(timed(copy_and_sync, path), timed(apply_in_a_child, path)) for _ in range(options.runs)]
         peak = peak_memory(path)
     copies, fixes = zip(*pairs, strict=True)
     ratio = statistics.median(fixes) / statistics.median(copies)

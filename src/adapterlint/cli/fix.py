@@ -13,10 +13,11 @@ from adapterlint.cli.options import request_options, to_request
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_NOTHING, fail, guarded
 from adapterlint.findings import Finding
 from adapterlint.fixing.apply import apply_all, recover
-from adapterlint.fixing.diff import printable, render
+from adapterlint.fixing.diff import render
 from adapterlint.fixing.errors import FixError
 from adapterlint.fixing.plan import OscillationError, Plan, make_plan, recheck
 from adapterlint.fixing.prove import Proof
+from adapterlint.reporters.text import printable
 from adapterlint.run import Request, Run, examine
 
 MAX_PASSES = 4  # writing passes: files that must be read again after a rename or a new header
@@ -170,9 +171,14 @@ class Fix:
 def describe(proof: Proof) -> str:
     """What a proof compared, in one line."""
     parts = [f"{proof.untouched} tensors equal byte for byte"]
-    for count, word in ((proof.renamed, "renamed"), (proof.dropped, "dropped"), (proof.copied, "equal to the base")):
-        if count:
-            parts.append(f"{count} {word}")
+    counts = {
+        "renamed": proof.renamed,
+        "dropped": proof.dropped,
+        "equal to the base": proof.copied,
+        "all zero": proof.zeroed,
+    }
+    parts += [f"{count} {word}" for word, count in counts.items() if count]
+    parts += [f"{old} renamed to {new}" for old, new in proof.files]
     if proof.config_changes:
         parts.append("config: " + ", ".join(proof.config_changes))
     return "; ".join(parts)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from adapterlint.findings import CopyTensor, DropTensor, RenameTensor, ZeroTensor
 from adapterlint.fixing.layout import Placed
 from adapterlint.fixing.resolve import AdapterEdits, ConfigChange, WeightsChange, resolve
+from adapterlint.reporters.text import printable
 
 SHOWN = 3
 """Tensors of a kind that are shown unless all are asked for."""
@@ -82,10 +83,3 @@ def _added(tensor: Placed) -> str:
 
 def _form(dtype: str, shape: Sequence[int]) -> str:
     return f"{dtype} [{', '.join(map(str, shape))}]"
-
-
-def printable(text: str, keep: str = "") -> str:
-    """The text with control, bidirectional and unpaired characters as escapes such as ``\\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -52,11 +52,12 @@ class Layer(NamedTuple):
 
 
 class Options:
-    """The config of an adapter with PEFT's defaults filled in."""
+    """The config of an adapter with PEFT's defaults filled in, its base, and the layers that it selects."""
 
     def __init__(self, adapter: Adapter, base: Base | None = None) -> None:
         self.adapter = adapter
         self.base = base
+        self.layers: Sequence[Layer] = ()
         self._type = schema.config_type(adapter.peft_type)
 
     def __call__(self, name: str) -> Any:
@@ -151,6 +152,11 @@ def over(size: Size, divisor: Size, refusal: str | None = None) -> Size:
 def ceil_over(size: Size, divisor: Size) -> Size:
     """The quotient rounded up, or None when either is unknown."""
     return None if size is None or divisor is None else -(-size // divisor)
+
+
+def plus(*sizes: Size) -> Size:
+    """The sum, or None when a term is unknown."""
+    return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
 def least(*sizes: Size) -> Size:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
-from adapterlint.model.defaults import default_targets
+from adapterlint.model.methoddefaults import targets_by_default
 
 IMPLIED_HEADS = {
     "SEQ_CLS": ("classifier", "score"),
@@ -85,6 +85,7 @@ class Selection:
     """
 
     def __init__(self, adapter: Adapter, base: Base | None = None, legacy: bool = False) -> None:
+        self._type = adapter.peft_type
         self._config = dict(adapter.config or {})
         self._legacy = legacy
         self._saved = saved_names(adapter, implied=False)
@@ -107,7 +108,7 @@ class Selection:
     def _matcher(self, base: Base | None) -> Callable[[str], bool]:
         targets = self._config.get("target_modules")
         if targets is None and self._config.get("target_parameters") is None:
-            targets = default_targets(base.model_type) if base else None
+            targets = self._by_default(base) if base else None
             if targets is None:
                 self.known = False
                 return lambda module: True
@@ -120,6 +121,11 @@ class Selection:
             return lambda module: _fullmatch(pattern, module)
         names = tuple(name for name in targets if isinstance(name, str)) if isinstance(targets, (list, tuple)) else ()
         return lambda module: self._in_list(names, module)
+
+    def _by_default(self, base: Base) -> tuple[str, ...] | str | None:
+        if self._type == "TRAINABLE_TOKENS":
+            return (base.embedding,) if base.embedding else None
+        return targets_by_default(self._type, base.model_type)
 
     def _in_list(self, names: tuple[str, ...], module: str) -> bool:
         if self._legacy:
@@ -188,7 +194,7 @@ def layer_index(module: str, layers_pattern: Any = None) -> int | None:
         module: module path.
         layers_pattern: name, or names, of the list of layers; None or empty for any.
     """
-    if layers_pattern is None or len(layers_pattern) == 0:
+    if not isinstance(layers_pattern, (str, list)) or not layers_pattern:
         match = re.match(r".*?\.[^.]*\.(?P<idx>\d+)\.", module)
         return int(match["idx"]) if match else None
     for pattern in [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern:
@@ -224,6 +230,11 @@ def scale(adapter: Adapter, module: str) -> float:
     if not isinstance(size, (int, float)) or not isinstance(weight, (int, float)) or size <= 0:
         raise ValueError(f"no usable scale for {module}: r is {size!r}, alpha is {weight!r}")
     return float(weight) / (sqrt(size) if adapter.get("use_rslora") is True else float(size))
+
+
+def by_pattern(adapter: Adapter, field: str, module: str, default: Any) -> Any:
+    """The value of a pattern field for a module, as PEFT has matched its keys since 0.15."""
+    return _by_pattern(adapter, field, module, default, "regex")
 
 
 def _by_pattern(adapter: Adapter, field: str, module: str, default: Any, era: PatternEra) -> Any:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Protocol
 
 from adapterlint.findings import CONFIG_FILE, Location
-from adapterlint.model import peft
+from adapterlint.model import holding, peft
 from adapterlint.model.adapter import Adapter, ModuleTensors
 from adapterlint.model.base import Base
 from adapterlint.model.keys import Key
@@ -120,8 +120,8 @@ class Subject:
     @cached_property
     def in_base(self) -> Mapping[str, bool]:
         """For every module with LoRA tensors, whether the base has it; empty without a base."""
-        if not self.base:
-            return {}
+        if not self.base or self.adapter.get("layer_replication"):
+            return {}  # replicated layers have numbers that the checkpoint lacks
         return {module: module in self.base.modules for module in self.adapter.modules}
 
     def module_exists(self, module: str) -> bool | None:
@@ -136,6 +136,11 @@ class Subject:
             for module, entry in self.adapter.modules.items()
             if self.selection(module) and self.in_base.get(module, True)
         }
+
+    @cached_property
+    def held(self) -> holding.Holding | None:
+        """The file against its method, for methods other than LoRA; None for LoRA and for what no table has."""
+        return holding.hold(self)
 
     @cached_property
     def undeclared(self) -> tuple[Key, ...]:

@@ -23,11 +23,11 @@ _STYLES = {
 }
 
 
-def printable(text: str) -> str:
-    """The text with control, bidirectional and unpaired characters as escapes such as ``\\x1b``."""
+def printable(text: str, keep: str = "") -> str:
+    """The text with control, bidirectional and unpaired characters as escapes such as ``\\x1b``, less those to keep."""
     if text.isprintable():
         return text
-    return "".join(_escaped(char) for char in text)
+    return "".join(char if char in keep else _escaped(char) for char in text)
 
 
 def _escaped(char: str) -> str:

@@ -56,7 +56,7 @@ class BaseShapeMismatch(Rule):
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         base = subject.base
-        if base is None or not subject.adapter.is_lora:
+        if base is None or not subject.adapter.is_lora or subject.adapter.get("use_bdlora"):
             return
         wrong_pairs = [
             key

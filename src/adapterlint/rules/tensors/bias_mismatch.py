@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Fix, RenameTensor, Safety, SetConfig, Severity, wrong
+from adapterlint.findings import Finding, Fix, RenameTensor, Safety, SetConfig, Severity, unknown, wrong
 from adapterlint.model.keys import PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -84,7 +84,7 @@ class BiasMismatch(Rule):
             yield self.finding(
                 f"lora_bias is set but {len(bare)} modules have no lora_B.bias: {first_names(bare)}",
                 subject.at_field("lora_bias"),
-                effects=(wrong(),) if biases else (wrong("peft>=0.14"),),
+                effects=(wrong(),) if biases else (unknown("peft>=0.14", missing=("weights",)),),
             )
 
     def _base_bias(self, subject: Subject) -> Iterator[Finding]:

@@ -60,6 +60,8 @@ class BrokenLoraPair(Rule):
         for half, lacking in (("B", [e for e in entries if e.b is None]), ("A", [e for e in entries if e.a is None])):
             if lacking:
                 yield self._lone(subject, half, lacking, everything=len(lacking) == len(entries))
+        if subject.adapter.get("use_bdlora"):
+            return  # block-diagonal halves have other shapes
         torn = [entry for entry in entries if _ranks_differ(subject, entry)]
         if torn:
             yield self._torn(subject, torn)

@@ -65,7 +65,7 @@ class DoraMismatch(Rule):
         if not adapter.is_lora:
             return
         vectors = [key for key in adapter.keys if key.kind is Kind.MAGNITUDE]
-        flag = adapter.get("use_dora") is True
+        flag = bool(adapter.get("use_dora"))  # PEFT takes whatever is true; AL106 reports texts
         if vectors and not flag:
             yield self.finding(
                 f"{len(vectors)} DoRA magnitude vectors are stored but use_dora is not set, so PEFT drops them",

@@ -67,8 +67,8 @@ class RankMismatch(Rule):
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
-        if not subject.adapter.is_lora:
-            return
+        if not subject.adapter.is_lora or subject.adapter.get("use_bdlora"):
+            return  # block-diagonal halves have other shapes
         wrong: dict[tuple[Any, int], list[Key]] = {}
         eras: Counter[str] = Counter()
         for key in subject.adapter.lora_keys:
@@ -95,14 +95,15 @@ class RankMismatch(Rule):
         source, pointer = _source(subject, found[0].module)
         modules = dict.fromkeys(key.module for key in found)
         message = (
-            f"{source} {expected!r} but {len(modules)} module{'s' if len(modules) != 1 else ''} "
-            f"store rank {stored}: {first_names(modules)}"
+            f"{source} {expected!r} but {len(modules)} "
+            f"{'module stores' if len(modules) == 1 else 'modules store'} rank {stored}: {first_names(modules)}"
         )
         return self.finding(
             message,
             subject.at_config(pointer),
             related=(subject.at_tensor(found[0].name, f"shape {list(adapter.shape(found[0]))}"),),
-            effects=(size_mismatch(subject, found[0]),),
+            # Up to 0.5 there is no rank_pattern: r alone decides.
+            effects=(size_mismatch(subject, found[0], "peft" if adapter.get("r", 8) != stored else "peft>=0.6"),),
         )
 
     def _old_patterns(self, subject: Subject, eras: Counter[str]) -> Finding:

@@ -13,6 +13,9 @@ from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_
 # Names of other formats, which AL013 (foreign-format) explains.
 _FOREIGN = ("lora_down", "lora_up", "lora_a", "lora_b", "alpha", "lora_unet", "lora_te")
 
+# LoRA variants with tensors of their own, whose names are not modelled.
+_MORE_TENSORS = ("kasa_config", "velora_config", "monteclora_config")
+
 
 class StrayTensor(Rule):
     """## What it does
@@ -57,7 +60,7 @@ class StrayTensor(Rule):
         if prefix is None:
             return
         stray = [key for key in adapter.keys if _is_stray(key, prefix, adapter.is_lora)]
-        if not stray:
+        if not stray or any(adapter.get(field) for field in _MORE_TENSORS):
             return
         rest = [key for key in adapter.lora_keys if key not in stray]
         yield self.finding(
