@@ -10,7 +10,9 @@ from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 
 MARKERS = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE})
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
-_SKIPPED = frozenset({".adapterlint-stage", ".git", ".hg", ".svn", "__pycache__", "node_modules", ".venv", "venv", ".tox", ".mypy_cache"})
+_SKIPPED = frozenset(
+    {".adapterlint-stage", ".git", ".hg", ".svn", "__pycache__", "node_modules", ".venv", "venv", ".tox", ".mypy_cache"}
+)
 
 
 class NotFoundError(ValueError):

@@ -6,11 +6,12 @@ up adapters whose modules_to_save differ; after the fix every adapter answers as
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
@@ -68,19 +69,47 @@ def test_switching_raises(before: VerifyReport) -> None:
     assert all(text.startswith("ValueError: Adapter ") and " not found in dict_keys(" in text for text in texts)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("adapterlint.cli.fix") is None, reason="there is no fix command yet")
-def test_the_fixed_set_answers_as_trained_in_all_orders(tmp_path: Path) -> None:
-    copies = [tmp_path / name for name in "abcd"]
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The seed set, repaired by the command."""
+    directory = tmp_path_factory.mktemp("fixed")
+    copies = [directory / name for name in "abcd"]
     for copy in copies:
         shutil.copytree(SEED_SET / copy.name, copy)
     command = [sys.executable, "-m", "adapterlint", "fix", "--inplace", "--base", "fixtures/base/seed"]
     command += ["--target", "peft>=0.6", *map(str, copies)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    for copy in copies:
-        kept = load_file(copy / "adapter_model.safetensors")
-        for name, tensor in load_file(SEED_SET / copy.name / "adapter_model.safetensors").items():
-            assert kept[name].tobytes() == tensor.tobytes(), name
-    report = verify(seed_recipes(tmp_path), str(SEED_BASE), device="cpu")
+    return directory
+
+
+def test_the_fixed_set_answers_as_trained_in_all_orders(fixed: Path) -> None:
+    for name in "abcd":
+        kept = load_file(fixed / name / "adapter_model.safetensors")
+        for tensor_name, tensor in load_file(SEED_SET / name / "adapter_model.safetensors").items():
+            assert kept[tensor_name].tobytes() == tensor.tobytes(), tensor_name
+    report = verify(seed_recipes(fixed), str(SEED_BASE), device="cpu")
     assert report.ok, report.outcomes
     assert len(report.orders) == 24
+
+
+def test_outputs_are_those_of_the_untouched_adapters_bit_for_bit(fixed: Path) -> None:
+    """Every adapter of the fixed set, switched to, against the adapter as it was, loaded alone in the same PEFT."""
+    import torch
+    import transformers
+    from peft import PeftModel
+
+    def base() -> Any:
+        return transformers.BertForSequenceClassification.from_pretrained(SEED_BASE, attn_implementation="eager").eval()
+
+    tokens = torch.tensor([[2, 3, 5, 7, 11, 13], [4, 6, 8, 9, 10, 12]])
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        together = PeftModel.from_pretrained(base(), str(fixed / "d"), adapter_name="d")
+        for name in "cba":
+            together.load_adapter(str(fixed / name), adapter_name=name)
+        together.eval()
+        for name in "abcdabcd":
+            together.set_adapter(name)
+            alone = PeftModel.from_pretrained(base(), str(SEED_SET / name)).eval()
+            assert torch.equal(together(tokens).logits, alone(tokens).logits), name
