@@ -18,10 +18,10 @@ from adapterlint.rules.examples import BaseExample, bert_base, bert_config, llam
 
 PREFIX = "base_model.model."
 _FACTS = {  # leaf -> (path above it, inputs, outputs) in the tiny Llama and the tiny Bert
-    **{leaf: ("self_attn", 16, 16) for leaf in ("q_proj", "k_proj", "v_proj", "o_proj")},
-    **{leaf: ("mlp", 16, 32) for leaf in ("gate_proj", "up_proj")},
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), ("self_attn", 16, 16)),
+    **dict.fromkeys(("gate_proj", "up_proj"), ("mlp", 16, 32)),
     "down_proj": ("mlp", 32, 16),
-    **{leaf: ("attention.self", 16, 16) for leaf in ("query", "key", "value")},
+    **dict.fromkeys(("query", "key", "value"), ("attention.self", 16, 16)),
 }
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -262,13 +262,13 @@ def _plain() -> Iterator[Case]:
     yield _case("plain-gpt2", "gpt2", one=gpt2(), two=gpt2())
     yield _case("plain-tied", "tied", one=llama(), two=llama())
     yield _case("plain-bf16", "llama", one=llama(dtype="BF16"), two=llama())
-    yield _case("plain-f16-all-linear", "llama", one=_all_linear(), two=_all_linear())
+    yield _case("plain-all-linear", "llama", one=_all_linear(), two=_all_linear())
     yield _case("plain-untyped", "llama", one=llama(task_type=None), two=llama(task_type=None))
 
 
 def _all_linear() -> Member:
     leaves = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    member = llama(leaves, dtype="F16", target_modules="all-linear")
+    member = llama(leaves, target_modules="all-linear")
     return Member(member.config, member.tensors)
 
 

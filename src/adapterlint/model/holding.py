@@ -7,7 +7,7 @@ For LoRA the rules reason about pairs by themselves; this is for every other met
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -115,6 +115,17 @@ class Holding:
         """Whether a trained tensor stands under the very name that PEFT looks for."""
         return any(not self.slots[name].derived for name in self.exact)
 
+    def lost(self, keys: list[Key]) -> list[Key]:
+        """Those of misspelt keys whose tensors PEFT cannot work out again."""
+        return [key for key in keys if not self.slots[key.canonical].derived]
+
+    def lacks(self, names: Iterable[str]) -> str | None:
+        """The exception when PEFT finds tensors under these names only, and insists on a shared one."""
+        needed = self.method.needed(self.options)
+        if needed is None or any(name.startswith(needed[0]) for name in names):
+            return None
+        return needed[1]
+
 
 def series(module: str) -> str:
     """A module path with every number replaced, so that siblings in other layers are equal."""
@@ -185,7 +196,7 @@ def _fill_layer(held: Holding, layer: Layer) -> None:
         return
     for part, shape in parts.items():
         name = f"{PREFIX}{layer.module}.{part}"
-        held.slots[name] = Slot(name, layer.module, part, shape, part in held.method.derived)
+        held.slots[name] = Slot(name, layer.module, part, shape, part.startswith(held.method.derived))
 
 
 def _fill_shared(held: Holding, layers: list[Layer]) -> None:
@@ -195,7 +206,7 @@ def _fill_shared(held: Holding, layers: list[Layer]) -> None:
         held.untold.append("")
         return
     for name, shape in shared.items():
-        held.slots[name] = Slot(name, "", name, shape, name in held.method.derived)
+        held.slots[name] = Slot(name, "", name, shape, name.startswith(held.method.derived))
 
 
 def _place(held: Holding, subject: Subject, key: Key) -> None:
@@ -210,7 +221,7 @@ def _place(held: Holding, subject: Subject, key: Key) -> None:
         (held.prefixed if not key.has_canonical_prefix else held.named).append(key)
     elif not own or key.module in held.untold or key.module in held.refused:
         return
-    elif key.parameter.split(".")[0] in held.method.derived or _is_projection(key) or _is_tied(subject, key):
+    elif key.parameter.startswith(held.method.derived) or _is_projection(key) or _is_tied(subject, key):
         held.spare.append(key)
     elif key.module and _is_part(held, key) and subject.module_exists(key.module) is not False:
         if not subject.selection(key.module):

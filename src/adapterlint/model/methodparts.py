@@ -129,7 +129,10 @@ def oft(options: Options, layer: Layer) -> Parts:
     embedding = layer.kind == "embedding" or "oft_embedding_R.weight" in layer.stored
     features = layer.outputs if embedding else layer.inputs
     if (r is None) == (block is None):
-        raise UntoldLayerError  # the config class has something to say: AL109
+        raise RefusedLayerError(
+            f"ValueError: You can only specify either r ({options('r')}) or oft_block_size "
+            f"({options('oft_block_size')}), but not both simultaneously"
+        )
     if features is not None and block is not None:
         block = _adjusted(features, block)
         r = features // block
@@ -201,11 +204,12 @@ def vera_shared(options: Options, layers: Sequence[Layer]) -> Parts:
     return {"base_model.vera_A": (r, inputs), "base_model.vera_B": (outputs, r)}
 
 
-def vera_needs(options: Options) -> str | None:
-    """What PEFT raises when VeRA's projections should be stored and are not."""
+def vera_needs(options: Options) -> tuple[str, str] | None:
+    """What PEFT raises when VeRA's projections should be stored and are not; it looks for the first one only."""
     if not options("save_projection"):
         return None
-    return "ValueError: Specified to load vera_A and vera_B from state dictionary however they were not present!"
+    text = "ValueError: Specified to load vera_A and vera_B from state dictionary however they were not present!"
+    return "base_model.vera_A", text
 
 
 def fourier(options: Options, layer: Layer) -> Parts:

@@ -38,11 +38,12 @@ def pvera_shared(options: Options, layers: Sequence[Layer]) -> Parts:
     return {"base_model.pvera_A": (times(r, 2), inputs), "base_model.pvera_B": (outputs, r)}
 
 
-def pvera_needs(options: Options) -> str | None:
+def pvera_needs(options: Options) -> tuple[str, str] | None:
     """What PEFT raises when the projections should be stored and are not."""
     if not options("save_projection"):
         return None
-    return "ValueError: Specified to load pvera_A and pvera_B from state dictionary however they were not present!"
+    text = "ValueError: Specified to load pvera_A and pvera_B from state dictionary however they were not present!"
+    return "base_model.pvera_A", text
 
 
 def _bases(options: Options, layers: Sequence[Layer]) -> tuple[Size, Size, Size]:
@@ -237,11 +238,12 @@ def frod_shared(options: Options, layers: Sequence[Layer]) -> Parts:
     return parts
 
 
-def frod_needs(options: Options) -> str | None:
+def frod_needs(options: Options) -> tuple[str, str] | None:
     """What PEFT raises when the bases should be stored and none is."""
     if not options("save_projection"):
         return None
-    return "ValueError: Specified to load FRoD projection tensors from state dictionary however they were not present."
+    text = "ValueError: Specified to load FRoD projection tensors from state dictionary however they were not present."
+    return "base_model.frod_", text
 
 
 def _role(module: str) -> str:

@@ -90,18 +90,18 @@ class Method:
         parts: the tensors that it makes for a layer, by name.
         shared: the tensors that it makes once for the whole model, by name as stored.
         kinds: kinds of layers that it takes; PEFT raises on others.
-        derived: parts that PEFT works out again when the file lacks them.
+        derived: how the names of tensors begin that PEFT works out again when the file lacks them.
         idle: whether a layer that got no tensors does nothing.
-        needed: the exception when the shared tensors are not in the file.
+        needed: how the names of shared tensors begin of which one must be in the file, and the exception without.
         prompt: it changes no layer and learns a prompt.
     """
 
     parts: PartsOf
     shared: SharedOf = lambda options, layers: {}
     kinds: frozenset[str] = frozenset({"linear", "conv1d"})
-    derived: frozenset[str] = frozenset()
+    derived: tuple[str, ...] = ()
     idle: Callable[[Options], bool] = lambda options: True
-    needed: Callable[[Options], str | None] = lambda options: None
+    needed: Callable[[Options], tuple[str, str] | None] = lambda options: None
     prompt: bool = False
 
 

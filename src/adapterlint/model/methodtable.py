@@ -46,7 +46,8 @@ def _prompt(rows: str, width: Callable[[Options], Size], more: SharedOf | None =
         first: Parts = {"prompt_embeddings": (count, width(options))}
         return {**first, **(more(options, layers) if more else {})}
 
-    return Method(_no_parts, shared, needed=lambda options: "KeyError: 'prompt_embeddings'", prompt=True)
+    missing = ("prompt_embeddings", "KeyError: 'prompt_embeddings'")
+    return Method(_no_parts, shared, needed=lambda options: missing, prompt=True)
 
 
 def _token(options: Options) -> Size:
@@ -80,12 +81,14 @@ METHODS: dict[str, Method] = {
     "LOHA": Method(old.loha, kinds=_CONV, idle=_truthy("init_weights")),
     "LOKR": Method(old.lokr, kinds=_CONV, idle=_truthy("init_weights")),
     "OFT": Method(old.oft, kinds=_CONV | _TOKENS, idle=_starts),
-    "BOFT": Method(old.boft, kinds=_CONV, derived=frozenset({"boft_P"}), idle=_starts),
+    "BOFT": Method(old.boft, kinds=_CONV, derived=("boft_P",), idle=_starts),
     "ADALORA": Method(old.adalora, kinds=_GPT2, idle=_truthy("init_lora_weights")),
     "POLY": Method(old.poly, kinds=_LINEAR, idle=_truthy("init_weights")),
     "LN_TUNING": Method(old.layer_norm, kinds=_ANY),
     "TRAINABLE_TOKENS": Method(old.tokens, kinds=_TOKENS),
-    "VERA": Method(old.vera, old.vera_shared, _GPT2, idle=_truthy("init_weights"), needed=old.vera_needs),
+    "VERA": Method(
+        old.vera, old.vera_shared, _GPT2, ("base_model.vera_",), _truthy("init_weights"), needed=old.vera_needs
+    ),
     "FOURIERFT": Method(old.fourier, kinds=_GPT2, idle=_truthy("init_weights")),
     "HRA": Method(old.hra, kinds=_CONV, idle=_hra_idle),
     "VBLORA": Method(old.vblora, old.vblora_shared, _GPT2, idle=_never),
@@ -95,13 +98,13 @@ METHODS: dict[str, Method] = {
         new.randlora,
         new.randlora_shared,
         _GPT2,
-        derived=frozenset({"randlora_A", "randlora_B", "base_model.randlora_A", "base_model.randlora_B"}),
+        derived=("randlora_A", "randlora_B", "base_model.randlora_"),
         idle=_truthy("init_weights"),
     ),
-    "SHIRA": Method(new.shira, kinds=_LINEAR, idle=_truthy("init_weights")),
+    "SHIRA": Method(new.shira, kinds=_LINEAR, derived=("shira_indices",), idle=_truthy("init_weights")),
     "C3A": Method(new.c3a, kinds=_LINEAR, idle=lambda options: options("init_weights") is True),
     "ROAD": Method(new.road, kinds=_LINEAR, idle=_truthy("init_weights")),
-    "DELORA": Method(new.delora, kinds=_LINEAR, derived=frozenset({"delora_w_norm"}), idle=_truthy("init_weights")),
+    "DELORA": Method(new.delora, kinds=_LINEAR, derived=("delora_w_norm",), idle=_truthy("init_weights")),
     "WAVEFT": Method(new.waveft, kinds=_GPT2, idle=_truthy("init_weights")),
     "OSF": Method(new.osf, kinds=_LINEAR, idle=_starts),
     "GRALORA": Method(new.gralora, kinds=_GPT2, idle=_truthy("init_weights")),
@@ -109,21 +112,25 @@ METHODS: dict[str, Method] = {
         new.tinylora,
         new.tinylora_shared,
         _GPT2 | _TOKENS,
-        derived=frozenset({"tinylora_A", "tinylora_B", "tinylora_P"}),
+        derived=("tinylora_A", "tinylora_B", "tinylora_P"),
     ),
     "PSOFT": Method(new.psoft, kinds=_LINEAR, idle=_truthy("init_weights")),
-    "PVERA": Method(new.pvera, new.pvera_shared, _GPT2, idle=_truthy("init_weights"), needed=new.pvera_needs),
+    "PVERA": Method(
+        new.pvera, new.pvera_shared, _GPT2, ("base_model.pvera_",), _truthy("init_weights"), needed=new.pvera_needs
+    ),
     "PEANUT": Method(new.peanut, kinds=_LINEAR, idle=_truthy("init_weights")),
     "LILY": Method(new.lily, kinds=_LINEAR, idle=_truthy("init_weights")),
     "BEFT": Method(new.beft, kinds=_LINEAR, idle=_truthy("init_weights")),
     "DEFT": Method(
         new.deft, kinds=_GPT2, idle=lambda options: bool(options("init_weights")) and not options("para")
     ),
-    "FROD": Method(new.frod, new.frod_shared, _GPT2, idle=_truthy("save_projection"), needed=new.frod_needs),
+    "FROD": Method(
+        new.frod, new.frod_shared, _GPT2, ("base_model.frod_",), _truthy("save_projection"), needed=new.frod_needs
+    ),
     "GLORA": Method(
         new.glora,
         kinds=_LINEAR,
-        derived=frozenset(f"glora_{letter}.zeros" for letter in "ABCDE"),
+        derived=tuple(f"glora_{letter}.zeros" for letter in "ABCDE"),
         idle=_truthy("init_weights"),
     ),
     "HIRA": Method(new.hira, kinds=_GPT2 | _CONV | _TOKENS, idle=_truthy("init_weights")),
@@ -131,11 +138,11 @@ METHODS: dict[str, Method] = {
         new.unilora,
         new.unilora_shared,
         _GPT2,
-        derived=frozenset(f"unilora_{what}_{side}" for what in ("indices", "scales") for side in "AB"),
+        derived=("unilora_indices_", "unilora_scales_"),
         idle=_never,
     ),
     "SUPERTUNING": Method(
-        new.supertuning, kinds=_LINEAR, derived=frozenset({"supertuning_indices"}), idle=_truthy("init_weights")
+        new.supertuning, kinds=_LINEAR, derived=("supertuning_indices",), idle=_truthy("init_weights")
     ),
     "PROMPT_TUNING": _prompt("num_virtual_tokens", _token),
     "P_TUNING": _prompt("num_virtual_tokens", _token),

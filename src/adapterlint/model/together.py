@@ -7,11 +7,22 @@ differs is which adapters get an entry in it, and which entry is active after a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from adapterlint.model import peft
+from adapterlint.model.keys import Kind
 from adapterlint.model.subject import SetSubject, Subject
+
+# Siblings in the order in which transformers' model classes create them; the order of a checkpoint is alphabetical.
+_CREATED = (
+    "shared wte wpe embed_tokens embed_in embeddings word_embeddings position_embeddings token_type_embeddings "
+    "encoder decoder layers layer h block transformer attention self_attn attn self_attention SelfAttention self "
+    "query_key_value c_attn q_proj k_proj v_proj o_proj out_proj query key value q k v o q_lin k_lin v_lin out_lin "
+    "intermediate ffn mlp DenseReluDense gate_proj up_proj down_proj dense_h_to_4h dense_4h_to_h c_fc c_proj lin1 lin2 "
+    "wi wi_0 wi_1 wo output dense norm ln_f pooler lm_head embed_out pre_classifier classifier score qa_outputs"
+).split()
+_RANK = {name: number for number, name in enumerate(_CREATED)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +101,51 @@ def _wrapped(member: Subject, names: Sequence[str]) -> Sequence[str]:
         return peft.saved_modules(names, member.base)
     roots = (peft.saved_root(names, key.module) for key in member.adapter.saved.values())
     return tuple(dict.fromkeys(root for root in roots if root))
+
+
+def layers(member: Subject) -> frozenset[str]:
+    """Modules in which PEFT puts LoRA layers for a member; without a base, those that it has tensors for."""
+    return frozenset(member.selected if member.base is not None else member.covered)
+
+
+def in_model_order(modules: Iterable[str]) -> list[str]:
+    """Module paths in the order in which a model creates them, as far as their names tell; numbers count as numbers."""
+    return sorted(modules, key=lambda module: [_place(part) for part in module.split(".")])
+
+
+def _place(part: str) -> tuple[int, int, str]:
+    if part.isdigit():
+        return 0, int(part), ""
+    return (1, _RANK[part], "") if part in _RANK else (2, 0, part)
+
+
+def saved_kind(subject: SetSubject, module: str) -> str:
+    """What a saved module is: ``linear``, ``embedding``, ``conv``, ``norm`` or ``container``.
+
+    Without a base, the tensors stored below it tell, and an embedding passes for a linear module.
+    """
+    if subject.base is not None:
+        return subject.base.kind(module)
+    for member in subject.members:
+        for key in member.adapter.saved.values():
+            if key.module.startswith(module + "."):
+                return "container"
+            if key.module == module and key.parameter == "weight":
+                return {1: "norm", 2: "linear"}.get(len(member.adapter.shape(key)), "conv")
+    return "linear"
+
+
+def trains_rows(member: Subject) -> bool:
+    """Whether an adapter replaces rows of an embedding (``trainable_token_indices``)."""
+    return bool(member.adapter.get("trainable_token_indices"))
+
+
+def has_dora(member: Subject) -> bool:
+    """Whether an adapter has DoRA layers."""
+    return member.adapter.get("use_dora") is True and bool(layers(member))
+
+
+def has_lora_bias(member: Subject) -> bool:
+    """Whether an adapter stores a bias of B and uses it."""
+    stored = any(key.kind is Kind.LORA_BIAS for key in member.adapter.lora_keys)
+    return member.adapter.get("lora_bias") is True and stored

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import DropTensor, Effect, Finding, Fix, Outcome, Safety, Severity
+from adapterlint.findings import DropTensor, Effect, Finding, Fix, Outcome, Safety, Severity, raises
+from adapterlint.model.holding import Holding
 from adapterlint.model.keys import PAIR_KINDS, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
-from adapterlint.rules.tensors.noncanonical_prefix import rename_fix
+from adapterlint.rules.tensors.noncanonical_prefix import VERA, rename_fix, vera_tensors
 
 
 class AdapterNameInKey(Rule):
@@ -43,14 +44,18 @@ class AdapterNameInKey(Rule):
     def invalid() -> list[AnyExample]:
         named = renamed(llama_tensors(), lambda name: name.replace(".weight", ".default.weight"))
         residue = {"base_model.model.model.layers.0.self_attn.q_proj.lora_Abar.weight": ("F32", (4, 16))}
+        vera = renamed(vera_tensors(), lambda name: name + ".default")
         return [
             Example("the name of from_pretrained", lora_config(), named),
+            Example("another method", VERA, vera),
             Example("leftover of another adapter", lora_config(), {**llama_tensors(), **residue}),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
-        if adapter.peft_type not in ("LORA", "ADALORA"):
+        if subject.held is not None:
+            yield from self._of_method(subject, subject.held)
+        if not adapter.is_lora:
             return
         named = [key for key in adapter.keys if key.kind in PAIR_KINDS and key.adapter is not None]
         twins = [key for key in named if key.canonical in adapter.tensors]
@@ -74,6 +79,27 @@ class AdapterNameInKey(Rule):
                 severity=Severity.WARNING,
                 fix=Fix("Drop the leftovers", Safety.UNSAFE, tuple(DropTensor(key.name) for key in residue)),
             )
+
+    def _of_method(self, subject: Subject, held: Holding) -> Iterator[Finding]:
+        if not held.named:
+            return
+        names = sorted({str(key.adapter) for key in held.named})
+        lost = held.lost(held.named)
+        everything = not held.finds_something and held.method.idle(held.options)
+        effects = list(named_effects(subject, held.named, all_of_it=everything)) if lost else []
+        exception = held.lacks(held.exact)
+        if exception is not None and held.lacks([key.canonical for key in held.named]) is None:
+            effects += [
+                raises(effect.targets, exception, scope=effect.scope)
+                for effect in named_effects(subject, held.named, all_of_it=False)
+            ]
+        yield self.finding(
+            f"adapter name {', '.join(map(repr, names))} in {len(held.named)} tensor names: "
+            + first_names(key.name for key in held.named),
+            subject.at_tensor(held.named[0].name),
+            effects=tuple(effects),
+            fix=rename_fix(subject, held.named, "names without it") if len(names) == 1 else _choose(names),
+        )
 
 
 def _choose(names: list[str]) -> Fix:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Fix, Outcome, RenameTensor, Safety, Severity, raises
+from adapterlint.findings import Effect, Finding, Fix, Outcome, RenameTensor, Safety, Severity, raises, wrong
 from adapterlint.model import peft
+from adapterlint.model.holding import Holding
 from adapterlint.model.keys import LORA_KINDS, METHOD_PREFIXES, PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
+
+
+VERA = lora_config(peft_type="VERA", r=4, save_projection=True)
 
 
 class NoncanonicalPrefix(Rule):
@@ -46,6 +50,7 @@ class NoncanonicalPrefix(Rule):
                 {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 4, "token_dim": 16},
                 {"prompt_embeddings": ("F32", (4, 16))},
             ),
+            Example("shared tensors stand one level higher", VERA, vera_tensors()),
         ]
 
     @staticmethod
@@ -60,10 +65,15 @@ class NoncanonicalPrefix(Rule):
             Example("torch.compile", lora_config(), change(PREFIX, PREFIX + "_orig_mod.")),
             Example("FSDP, inside", lora_config(), change("self_attn.", "_fsdp_wrapped_module.self_attn.")),
             Example("one layer only", lora_config(), change("model.layers.0.", "model.module.layers.0.")),
+            Example("another method", VERA, renamed(vera_tensors(), lambda name: "module." + name)),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
+        held = subject.held
+        if held is not None:
+            yield from self._of_method(subject, held)
+            return
         if adapter.peft_type not in METHOD_PREFIXES:
             return
         bad = [key for key in adapter.keys if not key.has_canonical_prefix and _belongs(subject, key)]
@@ -80,6 +90,44 @@ class NoncanonicalPrefix(Rule):
             fix=rename_fix(subject, bad, "canonical names"),
             severity=Severity.ERROR,
         )
+
+    def _of_method(self, subject: Subject, held: Holding) -> Iterator[Finding]:
+        """A method's own tensors, and those of saved modules beside them."""
+        full = [] if held.method.prompt else [k for k in subject.adapter.full_keys if _misplaced(subject, k)]
+        bad = [*held.prefixed, *full]
+        if not bad:
+            return
+        count = f"all {len(bad)}" if len(bad) == len(subject.adapter.keys) else f"{len(bad)}"
+        yield self.finding(
+            f"{_what(bad)} in {count} tensor names, so PEFT does not find them: "
+            + first_names(key.name for key in bad),
+            subject.at_tensor(bad[0].name),
+            effects=tuple(_method_effects(subject, held, full)),
+            fix=rename_fix(subject, bad, "canonical names"),
+            severity=Severity.ERROR,
+        )
+
+
+def _misplaced(subject: Subject, key: Key) -> bool:
+    return not key.has_canonical_prefix and _belongs(subject, key)
+
+
+def _method_effects(subject: Subject, held: Holding, full: list[Key]) -> Iterator[Effect]:
+    """Since 0.21 PEFT also finds a shared tensor behind a doubled prefix."""
+    doubled = [key for key in held.prefixed if key.kind is Kind.SHARED and key.name == PREFIX + key.canonical]
+    inert = not held.finds_something and held.method.idle(held.options)
+    for range_, unread, found in (
+        ("peft<0.21", held.prefixed, list(held.exact)),
+        ("peft>=0.21", [k for k in held.prefixed if k not in doubled], [*held.exact, *(k.canonical for k in doubled)]),
+    ):
+        if held.lost(unread) or full:
+            yield wrong(range_, inert=inert)
+        exception = held.lacks(found)
+        if exception is not None and held.lacks([*found, *(key.canonical for key in unread)]) is None:
+            yield raises(range_, exception)
+    lost = lost_saved(subject, full)
+    if lost:
+        yield raises("peft>=0.15", f"KeyError: '{lost[0]}'")
 
 
 def _belongs(subject: Subject, key: Key) -> bool:
@@ -133,3 +181,16 @@ def rename_fix(subject: Subject, keys: list[Key], what: str, safety: Safety = Sa
     if clash is not None:
         return Fix(f"Remove one of the tensors that would both be named {clash}", Safety.DISPLAY)
     return Fix(f"Rename {len(renames)} tensors to {what}", safety, tuple(RenameTensor(a, b) for a, b in renames))
+
+
+def vera_tensors() -> dict[str, tuple[str, tuple[int, ...]]]:
+    """VeRA for the modules of the tiny Llama: two vectors each, and the projections of the whole model."""
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {
+        "base_model.vera_A": ("F32", (4, 16)),
+        "base_model.vera_B": ("F32", (16, 4)),
+    }
+    for name in llama_tensors():
+        if name.endswith("lora_A.weight"):
+            stem = name.removesuffix("lora_A.weight")
+            tensors |= {f"{stem}vera_lambda_b": ("F32", (16,)), f"{stem}vera_lambda_d": ("F32", (4,))}
+    return tensors

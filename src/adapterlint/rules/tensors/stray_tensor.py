@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Outcome
+from adapterlint.findings import Effect, Finding, Outcome, wrong
+from adapterlint.model.holding import Holding
 from adapterlint.model.keys import METHOD_PREFIXES, PAIR_KINDS, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
+from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
 
 # Names of other formats, which AL013 (foreign-format) explains.
 _FOREIGN = ("lora_down", "lora_up", "lora_a", "lora_b", "alpha", "lora_unet", "lora_te")
@@ -52,10 +54,14 @@ class StrayTensor(Rule):
         return [
             Example("a tensor of IA3", lora_config(), {**llama_tensors(), **other}),
             Example("LoRA without .weight", lora_config(), _bare()),
+            Example("another method with .weight", VERA, renamed(vera_tensors(), lambda name: name + ".weight")),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
+        if subject.held is not None:
+            yield from self._of_method(subject, subject.held)
+            return
         prefix = METHOD_PREFIXES.get(adapter.peft_type or "")
         if prefix is None:
             return
@@ -70,6 +76,28 @@ class StrayTensor(Rule):
             effects=(Effect(Outcome.WRONG, "peft", stage="after_load", inert=not rest),),
             related=(subject.at_field("peft_type", "the declared method"),),
         )
+
+    def _of_method(self, subject: Subject, held: Holding) -> Iterator[Finding]:
+        """What another method would read beside a complete adapter was never a part of it."""
+        if not held.stray:
+            return
+        modules = {key.module for key in held.stray}
+        lost = any(slot.module in modules or not slot.module for slot in held.missing())
+        absent = [key for key in held.stray if key.module and subject.module_exists(key.module) is False]
+        inert = not held.finds_something and held.method.idle(held.options)
+        where = f"modules that {subject.base.path} does not have" if absent and subject.base else "no parameter"
+        yield self.finding(
+            f"{len(held.stray)} tensors belong to {where} of a {subject.adapter.peft_type} adapter and are dropped: "
+            + first_names(key.name for key in absent or held.stray),
+            subject.at_tensor((absent or held.stray)[0].name),
+            effects=(wrong(held.targets, inert=inert),) if lost or absent or _own(held) else (),
+            related=(subject.at_field("peft_type", "the declared method"),),
+        )
+
+
+def _own(held: Holding) -> bool:
+    """Whether a stray tensor is one of the method itself, of which it has more than the config accounts for."""
+    return any(key.kind is Kind.SHARED for key in held.stray)
 
 
 def _is_stray(key: Key, prefix: str, is_lora: bool) -> bool:
