@@ -40,7 +40,8 @@ def is_adapter(directory: str) -> bool:
 def discover(paths: Sequence[str]) -> list[Found]:
     """Adapter directories at and below the paths, in the order given, those below one path sorted; each once.
 
-    A path to a file stands for its directory. A given directory that holds other files but no adapter counts
+    A path to a file stands for its directory alone, as if found by looking: tools that pass file names, such as
+    pre-commit, pass what changed, not a loading order. A given directory that holds other files but no adapter counts
     as one when nothing below it does, so that misnamed weights are reported and not passed over.
 
     Raises:
@@ -50,8 +51,8 @@ def discover(paths: Sequence[str]) -> list[Found]:
     for path in paths:
         if not os.path.lexists(path):
             raise NotFoundError(f"{path}: no such file or directory")
-        top = path if os.path.isdir(path) else os.path.dirname(path) or "."
-        for item in _below(top):
+        items = _below(path) if os.path.isdir(path) else [Found(os.path.dirname(path) or ".", explicit=False)]
+        for item in items:
             found.setdefault(os.path.realpath(item.path), item)
     return list(found.values())
 
