@@ -108,4 +108,6 @@ def shell(*arguments: object, limit: float = LIMIT, env: Mapping[str, str] | Non
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still at it after {limit} s: {arguments}") from None
         memory = int(peak.read_text()) << 10 if peak.exists() else 0
-    return Ended(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"), memory)
+    return Ended(
+        done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"), memory
+    )

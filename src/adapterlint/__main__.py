@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapterlint.cli import main
+from adapterlint.cli import script
 
 if __name__ == "__main__":
-    main()
+    script()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -15,7 +14,6 @@ from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import Subject
 from adapterlint.model.tensor import Tensor
-from adapterlint.reading import base as base_reader
 from adapterlint.reading import gitattributes, jsontext, lfs, payload, safetensors
 from adapterlint.reading.problems import Problem
 
@@ -114,7 +112,7 @@ def _config_problems(path: str, document: jsontext.Document | None) -> tuple[Pro
             if pointer is not None:
                 size = "no size" if pointer.size is None else f"{pointer.size} bytes"
                 oid = f"oid {pointer.oid}" if pointer.oid else "no oid"
-                problem = replace(problem, message=f"the file is a Git LFS pointer ({oid}, {size}), not the config")
+                problem = problem._replace(message=f"the file is a Git LFS pointer ({oid}, {size}), not the config")
             problems += (*_tracked(path, CONFIG_FILE),)
         problems += (problem,)
     return problems
@@ -253,6 +251,8 @@ def _sound(path: str, name: str, torch_file: bool) -> dict[str, Tensor]:
 
 def read_base(path: str) -> tuple[Base, tuple[Problem, ...]]:
     """A base model from its directory, with what its reader complained about."""
+    from adapterlint.reading import base as base_reader  # many checks have no base
+
     files = base_reader.read_base(path)
     stored = {
         name: Tensor(name, item.dtype, item.shape, item.file, item.offset, item.nbytes)
@@ -266,6 +266,8 @@ def find_base(adapter: Adapter) -> str | None:
     reference = adapter.get("base_model_name_or_path")
     if not isinstance(reference, str) or not reference:
         return None
+    from adapterlint.reading import base as base_reader
+
     return base_reader.find_base(reference, adapter.path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 
@@ -19,8 +19,7 @@ class NotFoundError(ValueError):
     """A path that does not exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An adapter directory.
 
     Attributes:

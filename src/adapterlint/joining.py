@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from adapterlint.discover import NotFoundError
 from adapterlint.findings import Effect, Finding
@@ -30,8 +29,8 @@ def check_against(request: Request, served: Sequence[str]) -> Report:
         BaseNotFoundError: the base is no model directory.
     """
     started = time.perf_counter()
-    run = examine(replace(request, grouping="none"))
-    old = examine(replace(request, paths=served, grouping="none"))
+    run = examine(request._replace(grouping="none"))
+    old = examine(request._replace(paths=served, grouping="none"))
     if not old.adapters:
         raise NotFoundError(f"{', '.join(served)}: no adapter here to check against")
     errors = [*run.errors, *old.errors]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapterlint import __version__, assemble
 from adapterlint.discover import discover
@@ -38,8 +37,7 @@ class BaseNotFoundError(ValueError):
     """A given base directory that cannot serve as one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What to check, and how.
 
     Attributes:
@@ -56,12 +54,12 @@ class Request:
     targets: Sequence[str] = ()
     base: str | None = None
     grouping: Grouping = "auto"
-    selection: Selection = field(default_factory=Selection)
+    selection: Selection = Selection()
     payload: assemble.PayloadDepth = "quick"
     operations: frozenset[str] = frozenset()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Checked:
     """One adapter with everything its rules said; the raw material of report and fix."""
 
@@ -70,7 +68,7 @@ class Checked:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class CheckedSet:
     """One set with what the set rules said; members' own findings stand in ``members``."""
 
@@ -85,7 +83,7 @@ class CheckedSet:
         return self.findings + [finding for member in self.members for finding in member.findings]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Run:
     """All of a run before it becomes a report."""
 
@@ -178,11 +176,17 @@ def _run_rules(subject: Subject, rules: Iterable[Rule], errors: list[str]) -> Ch
         try:
             checked.findings.extend(rule.check(subject))
         except Exception:
-            errors.append(traceback.format_exc())
+            errors.append(_trace())
             checked.findings.append(_crash(rule, subject.at_directory()))
     if subject.payload.partial:
         checked.skipped.append(Skipped("AL301", subject.adapter.path, "payload"))
     return checked
+
+
+def _trace() -> str:
+    import traceback  # 2 ms, and nearly never needed
+
+    return traceback.format_exc()
 
 
 def _crash(rule: Rule | SetRule, location: Location, adapters: tuple[str, ...] = ()) -> Finding:
@@ -237,7 +241,7 @@ def _set_findings(subject: SetSubject, errors: list[str]) -> list[Finding]:
         try:
             findings.extend(rule.check(subject))
         except Exception:
-            errors.append(traceback.format_exc())
+            errors.append(_trace())
             findings.append(_crash(rule, subject.members[0].at_directory(), subject.paths))
     return findings
 

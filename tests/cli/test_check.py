@@ -88,14 +88,14 @@ def test_thresholds() -> None:
 
 def test_what_nobody_asked_about_does_not_fail() -> None:
     write_any(SetExample("names", {"sum": FINE, "summary": FINE}, llama_base()), Path("."))
-    arguments = ("check", "sum", "summary", "--base", "base", "--fail-on", "note", "--select", "AL507")
+    arguments = ("check", "sum", "summary", "--base", "base", "--fail-on", "note", "--select", "AL517")
     assert run(*arguments).exit_code == 0
     assert run(*arguments, "--operation", "merge").exit_code == 0
     asked = run(*arguments, "--operation", "save")
-    assert asked.exit_code == 1 and "AL507" in asked.stdout
+    assert asked.exit_code == 1 and "AL517" in asked.stdout
     assert run(*arguments, "--operation", "all").exit_code == 1
     data = json.loads(run(*arguments, "--format", "json").stdout)
-    assert [finding["rule"] for finding in data["findings"]] == ["AL507"]
+    assert [finding["rule"] for finding in data["findings"]] == ["AL517"]
 
 
 def one_line(*arguments: str) -> str:

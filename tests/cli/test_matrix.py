@@ -58,7 +58,7 @@ def against(new: str, *served: str, target: str = "peft>=0.6") -> Result:
 
 def test_a_new_adapter_that_fits() -> None:
     data = json.loads(against("b", "a").output)
-    assert data["findings"] == []
+    assert [finding for finding in data["findings"] if finding["severity"] != "note"] == []
     assert [adapter["name"] for adapter in data["adapters"]] == ["b"]
     assert {verdict["outcome"] for verdict in data["sets"][0]["verdicts"].values()} == {"loads"}
 
@@ -67,7 +67,7 @@ def test_a_new_adapter_that_does_not() -> None:
     result = against("c", "a", "b")
     data = json.loads(result.output)
     assert result.exit_code == 1
-    assert [finding["rule"] for finding in data["findings"]] == ["AL501"]
+    assert [finding["rule"] for finding in data["findings"] if finding["severity"] != "note"] == ["AL501"]
     outcomes = {target: verdict["outcome"] for target, verdict in data["sets"][0]["verdicts"].items()}
     assert outcomes["peft==0.10.0"] == "raises"
     assert outcomes["peft==0.14.0"] == "wrong"

@@ -72,7 +72,7 @@ def test_nothing_names_the_temporary_directory(everything: dict[str, Any]) -> No
 
 def test_effects_are_folded(everything: dict[str, Any]) -> None:
     assert everything["AL207"]["effects"] == ["raises on every release"]
-    assert "merge: raises on peft 0.18-0.20" in everything["AL501"]["effects"]
+    assert "merge: raises on peft 0.18-0.20" in everything["AL516"]["effects"]
 
 
 def test_unknown_rule() -> None:

@@ -155,7 +155,7 @@ def test_access_control_lists_stay_and_the_directory_s_default_does_not_spread(t
     listed = acl((1, 6, nobody), (2, 4, 1234), (4, 4, nobody), (16, 4, nobody), (32, 0, nobody))
     try:
         os.setxattr(weights, "system.posix_acl_access", listed)
-        os.setxattr(path, "system.posix_acl_default", acl((1, 7, nobody), (2, 7, 99), (4, 7, nobody), (16, 7, nobody), (32, 7, nobody)))  # fmt: skip  # noqa: E501
+        os.setxattr(path, "system.posix_acl_default", acl((1, 7, nobody), (2, 7, 99), (4, 7, nobody), (16, 7, nobody), (32, 7, nobody)))  # fmt: skip
     except OSError:
         pytest.skip("no access control lists on this file system")
     mode = stat.S_IMODE(config.stat().st_mode)

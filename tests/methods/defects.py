@@ -91,9 +91,9 @@ def _kind(position: int) -> Callable[[list[str]], list[str]]:
 
 
 def _shared(names: list[str]) -> list[str]:
-    return [name for name in names if name.startswith("base_model.") and not name.startswith(PREFIX)] or [
-        name for name in names if not name.startswith("base_model.")
-    ]
+    """What belongs to the whole model: a prompt, or what stands directly under ``base_model``."""
+    prompts = [name for name in names if not name.startswith("base_model.")]
+    return prompts or [name for name in names if not name.startswith(PREFIX)]
 
 
 def _shape(which: Callable[[list[str]], list[str]], change: Callable[[Any], Any]) -> Change:
@@ -140,34 +140,44 @@ def _set(*types: str, **values: Any) -> Change:
 
 
 def _step(key: str, by: int) -> Change:
+    """Another number; left out where no shape shows it, so that nobody could tell."""
+
     def apply(config: Config, tensors: Tensors) -> tuple[Config, Tensors] | None:
-        value = config.get(key)
+        value = None if config["peft_type"] in ("LOKR", "UNILORA") and key == "r" else config.get(key)
         number = isinstance(value, int) and not isinstance(value, bool) and value + by > 0
         return ({**config, key: value + by}, tensors) if number else None
 
     return apply
 
 
-def _targets(change: Callable[[list[str]], Any]) -> Change:
+def _targets(change: Callable[[list[str]], Any], **more_options: Any) -> Change:
     def apply(config: Config, tensors: Tensors) -> tuple[Config, Tensors] | None:
         targets = config.get("target_modules")
-        if not isinstance(targets, list) or not targets:
-            return None
+        if not isinstance(targets, list) or not targets or (config["peft_type"] == "UNILORA" and len(tensors) == 1):
+            return None  # of UniLoRA's targets nothing else in the file may tell
         changed = change(sorted(targets))
         if changed is None:
             return None
         forward = config.get("feedforward_modules")
         more = {"feedforward_modules": [n for n in forward if n in changed]} if isinstance(forward, list) else {}
-        return {**config, "target_modules": changed, **more}, tensors
+        if not set(more_options) <= set(config):
+            return None
+        return {**config, "target_modules": changed, **more, **more_options}, tensors
 
     return apply
+
+
+def _null_targets(config: Config, tensors: Tensors) -> tuple[Config, Tensors] | None:
+    return ({**config, "target_modules": None}, tensors) if isinstance(config.get("target_modules"), list) else None
 
 
 def _head(change: Callable[[str], str | None]) -> Change:
     """Rename or (None) drop the tensors of a saved module."""
 
     def apply(config: Config, tensors: Tensors) -> tuple[Config, Tensors] | None:
-        heads = [n for n in tensors if re.search(r"\.(lm_head|classifier)\.(weight|bias)$", n) and "base_layer" not in n]
+        heads = [
+            n for n in tensors if re.search(r"\.(lm_head|classifier)\.(weight|bias)$", n) and "base_layer" not in n
+        ]
         if not heads or not (config.get("modules_to_save") or config.get("task_type") == "SEQ_CLS"):
             return None
         found = {n: v for n, v in tensors.items() if n not in heads}
@@ -222,9 +232,9 @@ DEFECTS: dict[str, Change] = {
     "targets.empty": _targets(lambda names: []),
     "targets.wider": _targets(lambda names: [*names, "o_proj", "key"]),
     "targets.wider_odd": _targets(lambda names: [*names, "up_proj", "word_embeddings"]),
-    "targets.null": _set(target_modules=None),
+    "targets.null": _null_targets,
     "layer.missing": _drop(lambda names: list(filter(_in_layer(1), names))),
-    "layer.chosen": _set(layers_to_transform=[0]),
+    "layer.chosen": _targets(lambda names: names, layers_to_transform=[0]),
     "tensor.missing": _drop(_one(0)),
     "tensor.missing_second": _drop(_one(1)),
     "tensor.missing_third": _drop(_one(2)),
@@ -286,13 +296,17 @@ def broken(directory: Path) -> Iterator[tuple[str, Config, Tensors]]:
     yield "healthy", config, tensors
     for name, change in DEFECTS.items():
         result = change(dict(config), dict(tensors))
-        if result is not None and not (result[0] == config and result[1].keys() == tensors.keys() and _equal(result[1], tensors)):
+        if result is not None and not (
+            result[0] == config and result[1].keys() == tensors.keys() and _equal(result[1], tensors)
+        ):
             yield name, *result
 
 
 def _equal(one: Tensors, two: Tensors) -> bool:
     return all(
-        one[name].dtype == two[name].dtype and one[name].shape == two[name].shape and bool((one[name] == two[name]).all())
+        one[name].dtype == two[name].dtype
+        and one[name].shape == two[name].shape
+        and bool((one[name] == two[name]).all())
         for name in one
     )
 
@@ -304,4 +318,8 @@ def write(config: Config, tensors: Tensors, directory: Path) -> None:
 
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "adapter_config.json").write_text(json.dumps(config, indent=2))
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, directory / "adapter_model.safetensors", {"format": "pt"})
+    save_file(
+        {k: np.ascontiguousarray(v) for k, v in tensors.items()},
+        directory / "adapter_model.safetensors",
+        {"format": "pt"},
+    )

@@ -220,8 +220,9 @@ def answer(model: Any, inputs: Mapping[str, Any]) -> Any:
 
 def config_class(peft_type: str) -> Any:
     """The config class of a method in the installed release, or None."""
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as table
+    from peft import mapping
 
+    table = mapping.PEFT_TYPE_TO_CONFIG_MAPPING
     return {str(getattr(key, "value", key)): value for key, value in table.items()}.get(peft_type)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapterlint.model.keys import PREFIX, Kind, parse
+from adapterlint.model.keys import PREFIX, Kind, _ordinary, _take_apart, parse
 
 MODULE = "model.layers.0.self_attn.q_proj"
 
@@ -101,3 +101,15 @@ def test_canonical_names_are_stable(start: str, suffix: str) -> None:
     if "lora_A" not in start and "modules_to_save" not in start:
         assert again.canonical == key.canonical
         assert again.has_canonical_prefix
+
+
+PARTS = """base_model model module _orig_mod layers 0 q_proj lora_A ia3_l base_layer vera_A modules_to_save weight
+modules original_module token_adapter trainable_tokens_delta"""
+parts = st.sampled_from(PARTS.split())
+
+
+@given(st.lists(parts, max_size=6).map(".".join), st.sampled_from([".lora_A.weight", ".lora_B.weight", ".weight", ""]))
+def test_the_quick_way_says_the_same(middle: str, end: str) -> None:
+    name = f"{PREFIX}{middle}{end}"
+    quick = _ordinary(name)
+    assert quick is None or quick == _take_apart(name, frozenset())

@@ -99,7 +99,9 @@ def extended(tensors: Shapes, suffix: str, of: str = ".lora_B.weight") -> Shapes
     return {**tensors, **more}
 
 
-def llama(leaves: tuple[str, ...] = ("q_proj", "v_proj"), r: int = 4, more: Shapes | None = None, **config: Any) -> Member:
+def llama(
+    leaves: tuple[str, ...] = ("q_proj", "v_proj"), r: int = 4, more: Shapes | None = None, **config: Any
+) -> Member:
     """An adapter for the tiny Llama."""
     layers = config.pop("layers", (0, 1))
     tensors = pairs(leaves, r, layers, config.pop("dtype", "F32"))
@@ -133,12 +135,7 @@ def bert(
     names = [*(saves or ()), *copies]
     config = {"modules_to_save": names or (list(saves) if saves is not None else None), **config}
     built = bert_config(**{"target_modules": list(leaves), "r": r, **config})
-    return Member(built, {**tensors, **saved, **config_extra(config)}, copied)
-
-
-def config_extra(_: Mapping[str, Any]) -> Shapes:
-    """Nothing; a place for tensors that a config key asks for."""
-    return {}
+    return Member(built, {**tensors, **saved}, copied)
 
 
 def _under(base: str, module: str) -> list[str]:
@@ -221,7 +218,8 @@ def write_case(case: Case, directory: Path, base: Path) -> list[Path]:
     for name, member in case.members.items():
         path = directory / name
         path.mkdir(parents=True)
-        (path / "adapter_config.json").write_text(json.dumps(dict(member.config), indent=1))
+        config = {**member.config, "base_model_name_or_path": None}  # old releases look it up on the Hub to save
+        (path / "adapter_config.json").write_text(json.dumps(config, indent=1))
         tensors = {}
         for key, (dtype, shape) in member.tensors.items():
             drawn = torch.randn(shape, generator=_dice(case.name, name, key))
@@ -247,7 +245,20 @@ def _dice(*words: str) -> Any:
 
 def cases() -> Iterator[Case]:
     """Every set of the battery."""
-    for group in (_plain, _scales, _features, _targets, _saved, _typed, _llama_saved, _rows, _names, _others, _random):
+    for group in (
+        _plain,
+        _scales,
+        _features,
+        _targets,
+        _saved,
+        _typed,
+        _llama_saved,
+        _rows,
+        _names,
+        _others,
+        _random,
+        _mixtures,
+    ):
         yield from group()
 
 
@@ -335,7 +346,10 @@ def _features() -> Iterator[Case]:
         yield _case(f"lm-head-lora-second-{base}", base, one=llama(), two=head)
     ranked = llama(more=embedding(r=4), r=8, target_modules=both, rank_pattern={"embed_tokens": 4})
     yield _case("embedding-ranks", "llama", one=ranked, two=ranked)
-    wte = Member(gpt2().config | {"target_modules": ["c_attn", "wte"]}, {**gpt2().tensors, **embedding("wte", root="transformer.")})
+    wte = Member(
+        gpt2().config | {"target_modules": ["c_attn", "wte"]},
+        {**gpt2().tensors, **embedding("wte", root="transformer.")},
+    )
     yield _case("embedding-gpt2", "gpt2", one=wte, two=wte)
     wpe = Member(gpt2().config | {"modules_to_save": ["wpe"]}, {**gpt2().tensors, **saved_tensors("gpt2", ("wpe",))})
     yield _case("saved-gpt2-wpe", "gpt2", one=wpe, two=wpe)
@@ -460,7 +474,12 @@ def _typed() -> Iterator[Case]:
     yield _case("typed-and-untyped", "bert", a=declared, b=bert(saves=("classifier",)))
     yield _case("typed-implied-and-untyped", "bert", a=implied, b=bert(saves=("classifier",)))
     yield _case("untyped-and-implied", "bert", a=bert(saves=("classifier",)), b=implied)
-    yield _case("typed-pooler-second", "bert", a=declared, b=bert(saves=("pooler",), stored=("classifier", "pooler"), task_type="SEQ_CLS"))
+    yield _case(
+        "typed-pooler-second",
+        "bert",
+        a=declared,
+        b=bert(saves=("pooler",), stored=("classifier", "pooler"), task_type="SEQ_CLS"),
+    )
     yield _case("features", "bert", a=headless, b=headless)
     token = bert(saves=("classifier", "score"), stored=("classifier",), task_type="TOKEN_CLS")
     yield _case("typed-tokens", "bert", a=token, b=token)
@@ -533,21 +552,58 @@ def _others() -> Iterator[Case]:
     root = f"{PREFIX}model.layers"
     common = {"task_type": "CAUSAL_LM", "base_model_name_or_path": "x", "modules_to_save": None, "inference_mode": True}
     ia3 = Member(
-        {**common, "peft_type": "IA3", "target_modules": ["k_proj", "v_proj"], "feedforward_modules": [], "fan_in_fan_out": False, "init_ia3_weights": True},
+        {
+            **common,
+            "peft_type": "IA3",
+            "target_modules": ["k_proj", "v_proj"],
+            "feedforward_modules": [],
+            "fan_in_fan_out": False,
+            "init_ia3_weights": True,
+        },
         {f"{root}.{n}.self_attn.{leaf}.ia3_l": ("F32", (16, 1)) for n in range(2) for leaf in ("k_proj", "v_proj")},
     )
     yield _case("ia3-two", "llama", a=ia3, b=ia3)
     loha = Member(
-        {**common, "peft_type": "LOHA", "target_modules": ["q_proj"], "r": 4, "alpha": 8, "module_dropout": 0.0, "rank_dropout": 0.0, "use_effective_conv2d": False, "init_weights": True, "alpha_pattern": {}, "rank_pattern": {}},
-        {f"{root}.{n}.self_attn.q_proj.hada_w{k}_{s}": ("F32", (16, 4) if s == "a" else (4, 16)) for n in range(2) for k in (1, 2) for s in "ab"},
+        {
+            **common,
+            "peft_type": "LOHA",
+            "target_modules": ["q_proj"],
+            "r": 4,
+            "alpha": 8,
+            "module_dropout": 0.0,
+            "rank_dropout": 0.0,
+            "use_effective_conv2d": False,
+            "init_weights": True,
+            "alpha_pattern": {},
+            "rank_pattern": {},
+        },
+        {
+            f"{root}.{n}.self_attn.q_proj.hada_w{k}_{s}": ("F32", (16, 4) if s == "a" else (4, 16))
+            for n in range(2)
+            for k in (1, 2)
+            for s in "ab"
+        },
     )
     yield _case("loha-two", "llama", a=loha, b=loha)
     prompt = Member(
-        {**common, "peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "token_dim": 16, "num_layers": 2, "num_attention_heads": 4, "num_transformer_submodules": 1, "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": None, "tokenizer_name_or_path": None},
+        {
+            **common,
+            "peft_type": "PROMPT_TUNING",
+            "num_virtual_tokens": 3,
+            "token_dim": 16,
+            "num_layers": 2,
+            "num_attention_heads": 4,
+            "num_transformer_submodules": 1,
+            "prompt_tuning_init": "RANDOM",
+            "prompt_tuning_init_text": None,
+            "tokenizer_name_or_path": None,
+        },
         {"prompt_embeddings": ("F32", (3, 16))},
     )
     yield _case("prompts-two", "llama", a=prompt, b=prompt)
-    head = Member({**ia3.config, "modules_to_save": ["lm_head"]}, {**ia3.tensors, f"{PREFIX}lm_head.weight": ("F32", (48, 16))})
+    head = Member(
+        {**ia3.config, "modules_to_save": ["lm_head"]}, {**ia3.tensors, f"{PREFIX}lm_head.weight": ("F32", (48, 16))}
+    )
     yield _case("ia3-heads", "llama", a=head, b=head)
     yield _case("ia3-head-none", "llama", a=head, b=ia3)
 
@@ -564,6 +620,56 @@ def _random() -> Iterator[Case]:
         members = {}
         for name in names:
             leaves = dice.choice((("query", "value"), ("query", "value"), ("query",), ("value",), ("key", "query")))
-            saves = dice.choice((None, ("classifier",), ("pooler.dense",), ("classifier", "pooler.dense"))) if saving else None
+            saves = (
+                dice.choice((None, ("classifier",), ("pooler.dense",), ("classifier", "pooler.dense")))
+                if saving
+                else None
+            )
             members[name] = bert(leaves, r=dice.choice((4, 4, 8)), saves=saves)
         yield Case(f"random-{number:02}", "bert", members)
+
+
+def _mixtures() -> Iterator[Case]:
+    """Two or three adapters for the tiny Llama, each with a few features drawn at random."""
+    dice = random.Random(11)
+    for number in range(60):
+        base = dice.choice(("llama", "llama", "tied"))
+        names = dice.sample(_NAMES, dice.choice((2, 2, 3)))
+        odd = dice.choice((0.0, 0.15, 0.3))
+        yield Case(f"mixture-{number:02}", base, {name: _drawn(dice, base, odd) for name in names})
+
+
+def _drawn(dice: random.Random, base: str, odd: float) -> Member:
+    """An adapter; ``odd`` is the probability of each unusual feature."""
+
+    def rarely() -> bool:
+        return dice.random() < odd
+
+    leaves = (
+        dice.choice((("q_proj", "v_proj"), ("k_proj",), ("down_proj", "q_proj"))) if rarely() else ("q_proj", "v_proj")
+    )
+    config: dict[str, Any] = {"r": dice.choice((2, 8)) if rarely() else 4, "lora_alpha": dice.choice((4, 8, 32))}
+    more: Shapes = {}
+    for key, value in (
+        ("use_rslora", True),
+        ("use_dora", True),
+        ("lora_dropout", 0.1),
+        ("alpha_pattern", {"q_proj": 3}),
+    ):
+        if rarely():
+            config[key] = value
+    if rarely():
+        config["layers"] = (1,)
+        config["layers_to_transform"] = [1]
+    if rarely():
+        config["target_modules"] = rf".*\.({'|'.join(leaves)})"
+        config.pop("layers_to_transform", None)
+        config["layers"] = (0, 1)
+    saves = [module for module in ("lm_head", "embed_tokens", "model.norm") if rarely()]
+    if saves:
+        config["modules_to_save"] = saves
+        more |= saved_tensors("llama", tuple(saves))
+    elif rarely():
+        config["trainable_token_indices"] = {"embed_tokens": [3, 5, 7]}
+        more |= tokens()
+    return llama(leaves, more=more, **config)

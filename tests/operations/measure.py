@@ -157,7 +157,9 @@ class Bench:
                         continue
                     start = total[path].get(key)
                     zero = self.torch.zeros_like(value)
-                    summed = (zero if start is None else start) + weight * (value - (zero if before is None else before))
+                    summed = (zero if start is None else start) + weight * (
+                        value - (zero if before is None else before)
+                    )
                     total[path][key] = self.torch.nn.Parameter(summed.detach(), requires_grad=False)
         for path, module in target.named_modules(remove_duplicate=False):
             module._parameters.update(total[path])

@@ -36,7 +36,8 @@ HEAD = {
 def clean() -> Report:
     """Two sound adapters that are one set."""
     fine = Example("fine", lora_config(), llama_tensors())
-    return report_of({"one": fine, "two": fine}, llama_base())
+    other = Example("of another rank", lora_config(r=2), llama_tensors(2))
+    return report_of({"one": fine, "two": other}, llama_base())
 
 
 def rank() -> Report:

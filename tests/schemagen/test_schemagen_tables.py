@@ -134,7 +134,9 @@ def test_extract_all_reads_paths(tmp_path: Path) -> None:
 
 
 def test_looking_at_schemas_needs_no_parser() -> None:
-    code = "import sys, adapterlint.schemagen.browse; print(sorted({'libcst', 'jsonschema', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, adapterlint.schemagen.browse; print(sorted({'libcst', 'jsonschema', 'torch'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

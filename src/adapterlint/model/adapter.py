@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adapterlint.reading.problems import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModuleTensors:
     """The LoRA tensors stored for one module: kind -> key, and the keys that repeat a kind."""
 
@@ -35,7 +35,7 @@ class ModuleTensors:
         return self.by_kind.get(Kind.LORA_B) or self.by_kind.get(Kind.EMBEDDING_B)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapter:
     """One directory: its files, its config, the headers of its weights.
 

@@ -39,7 +39,7 @@ VOCABULARY_LEAVES = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", 
 HEAD_LEAVES = ("lm_head", "embed_out", "classifier", "score", "qa_outputs", "pre_classifier")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Base:
     """The base model: config and parameter headers, names as the model class has them.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from adapterlint.model.keys import LORA_KINDS, PREFIX, Key, Kind
@@ -143,8 +143,9 @@ def hold(subject: Subject) -> Holding | None:
     held = Holding(method, options, targets)
     keys = [_respelt(key, adapter.peft_type) for key in adapter.keys]
     _fill(held, subject, keys)
+    modules = {slot.module for slot in held.slots.values()}
     for key in keys:
-        _place(held, subject, key)
+        _place(held, subject, key, modules)
     return held
 
 
@@ -152,25 +153,25 @@ def _respelt(key: Key, peft_type: str | None) -> Key:
     """AdaLoRA's tensors have LoRA's names, but no ``.weight``; prompts stand alone."""
     if peft_type == "ADALORA" and key.kind in (Kind.LORA_A, Kind.LORA_B):
         ending = ".weight" if key.suffix.endswith(".weight") else ""
-        return replace(key, kind=Kind.METHOD, parameter=key.kind.value + ending)
+        return key._replace(kind=Kind.METHOD, parameter=key.kind.value + ending)
     if peft_type == "ADALORA" and key.kind is Kind.METHOD and key.suffix.startswith("lora_E"):
-        return replace(key, parameter="lora_E")
+        return key._replace(parameter="lora_E")
     return key
 
 
 def _fill(held: Holding, subject: Subject, keys: list[Key]) -> None:
     """Work out the slots."""
-    stored: dict[str, set[str]] = {}
+    stored: dict[str, dict[str, tuple[int, ...]]] = {}
     for key in keys:
         if key.kind is Kind.METHOD:
-            stored.setdefault(key.module, set()).add(key.parameter)
+            stored.setdefault(key.module, {})[key.parameter] = subject.adapter.shape(key)
     if held.method.prompt:
         modules: list[str] = []
     elif subject.base is not None:
         modules = list(subject.selected)
     else:
         modules = [module for module in stored if subject.selection(module)]
-    layers = [layer_of(subject.base, module, frozenset(stored.get(module, ()))) for module in modules]
+    layers = [layer_of(subject.base, module, stored.get(module, {})) for module in modules]
     held.options.layers = layers = [layer for layer in layers if layer.kind != "container" or layer.stored]
     for layer in layers:
         if layer.kind and _kind(layer) not in held.method.kinds:
@@ -209,8 +210,8 @@ def _fill_shared(held: Holding, layers: list[Layer]) -> None:
         held.slots[name] = Slot(name, "", name, shape, name.startswith(held.method.derived))
 
 
-def _place(held: Holding, subject: Subject, key: Key) -> None:
-    """Say of one stored key whether PEFT finds it, and why not."""
+def _place(held: Holding, subject: Subject, key: Key, modules: set[str]) -> None:
+    """Say of one stored key whether PEFT finds it, and why not; ``modules`` are those that have slots."""
     if key.name in held.slots:
         held.exact[key.name] = key
         return
@@ -221,17 +222,23 @@ def _place(held: Holding, subject: Subject, key: Key) -> None:
         (held.prefixed if not key.has_canonical_prefix else held.named).append(key)
     elif not own or key.module in held.untold or key.module in held.refused:
         return
-    elif key.parameter.startswith(held.method.derived) or _is_projection(key) or _is_tied(subject, key):
+    elif _is_tied(subject, key):
+        shape = next((slot.shape for slot in held.slots.values()), (None, None))
+        held.slots[key.canonical] = Slot(key.canonical, key.module, key.parameter, shape, derived=True)
+        held.exact[key.canonical] = key
+    elif _is_projection(key):
         held.spare.append(key)
     elif key.module and _is_part(held, key) and subject.module_exists(key.module) is not False:
         if not subject.selection(key.module):
             held.uncovered.append(key)
-        elif key.module not in {slot.module for slot in held.slots.values()}:
+        elif key.parameter.startswith(held.method.derived):
+            held.spare.append(key)
+        elif key.module not in modules:
             held.untold.append(key.module)
         else:
             held.stray.append(key)
     else:
-        held.stray.append(key)
+        (held.spare if key.parameter.startswith(held.method.derived) else held.stray).append(key)
 
 
 def _is_projection(key: Key) -> bool:
@@ -242,15 +249,17 @@ def _is_projection(key: Key) -> bool:
 def _is_tied(subject: Subject, key: Key) -> bool:
     """Whether these are token rows of a head that is tied to the embedding, which PEFT stores twice."""
     ends = ("lm_head", "embed_out")
-    tied = subject.base is None or subject.base.tied
+    tied = (subject.base is None or subject.base.tied) and key.name == key.canonical
     return tied and key.parameter == "trainable_tokens_delta" and key.module.rpartition(".")[2] in ends
 
 
 def _is_part(held: Holding, key: Key) -> bool:
     """Whether the method has such tensors, by the first component of the name."""
     try:
-        parts = held.method.parts(held.options, layer_of(None, key.module, frozenset({key.parameter})))
+        parts = held.method.parts(held.options, layer_of(None, key.module, {key.parameter: ()}))
     except (RefusedLayerError, UntoldLayerError, re.error):
+        return True
+    if key.parameter.startswith(held.method.derived):
         return True
     first = key.parameter.split(".")[0]
     return any(part.split(".")[0] == first for part in parts)

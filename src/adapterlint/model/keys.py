@@ -7,9 +7,10 @@ Source: PEFT's ``utils/save_and_load.py``, releases 0.4.0 to 0.21.2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from enum import Enum
 from functools import lru_cache
+from typing import NamedTuple
 
 PREFIX = "base_model.model."
 SHARED_PREFIX = "base_model."
@@ -89,7 +90,7 @@ METHOD_PREFIXES = {
     "UNILORA": "unilora_",
     "ADAPTION_PROMPT": "adaption_",
 }
-PROMPT_TYPES = frozenset({"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT"})
+PROMPT_TYPES = frozenset({"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT", "CARTRIDGE"})
 _METHOD_TOKENS = tuple(sorted({p for p in METHOD_PREFIXES.values() if p != "lora_"}))
 # Tensors of the whole model, directly under ``base_model``, and how many components follow the first one.
 _SHARED_TOKENS = {
@@ -97,6 +98,10 @@ _SHARED_TOKENS = {
     **dict.fromkeys(("vblora_vector_bank", "unilora_theta_d"), 0),
     **dict.fromkeys(("tinylora_v", "frod_V", "frod_s_indices", "frod_s_size"), 1),
 }
+# What stands under a part of a method, and is no adapter's name.
+_INNER_NAMES = frozenset(
+    {"weight", "bias", "vector_a", "vector_b", "U_low", "S_low", "V_low", "Xd", "Xu", "X", "zeros", "module_logits"}
+)
 # Parts of a method that are modules themselves, and how many components follow the first one in a saved name.
 _NESTED_TOKENS = {
     **dict.fromkeys(("oft_R", "oft_embedding_R", "lily_A", "lily_B", "lily_router", "peanut_A", "peanut_B"), 1),
@@ -110,8 +115,12 @@ _LORA_TOKENS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+# Whatever may mean something inside a module path; a name without any of it is ordinary.
+_WORDS = ("module", "base_", "_orig_mod", "original_", "token_adapter", "lora_")
+_SPECIAL = re.compile("|".join(re.escape(word) for word in (*_WORDS, *_METHOD_TOKENS, *_SHARED_TOKENS)))
+
+
+class Key(NamedTuple):
     """A tensor name, taken apart.
 
     Attributes:
@@ -170,11 +179,27 @@ def parse(name: str, keep: frozenset[str] = frozenset()) -> Key:
         name: tensor name as stored.
         keep: components that look like wrappers but that the base itself owns.
     """
-    return _parse(name, keep)
+    return _ordinary(name) or _take_apart(name, keep)
 
 
-@lru_cache(maxsize=65536)
-def _parse(name: str, keep: frozenset[str]) -> Key:
+def _ordinary(name: str) -> Key | None:
+    """The parse of a canonical LoRA name, which nearly all are, without taking it apart; None for any other."""
+    if not name.startswith(PREFIX):
+        return None
+    if name.endswith(".lora_A.weight"):
+        kind = Kind.LORA_A
+    elif name.endswith(".lora_B.weight"):
+        kind = Kind.LORA_B
+    else:
+        return None
+    module = name[len(PREFIX) : -14]
+    if not module or _SPECIAL.search(module):
+        return None
+    return Key(name, module, kind, PREFIX, (), None, None, "", name[-13:])
+
+
+@lru_cache(maxsize=16384)
+def _take_apart(name: str, keep: frozenset[str]) -> Key:
     parts = name.split(".")
     prefix, wrappers, path = _strip(parts, keep)
     if path[0] in _SHARED_TOKENS:
@@ -243,6 +268,8 @@ def _root_end(parts: list[str]) -> int:
             end = index + 2
     if not end and parts[0] == "base_model" and (len(parts) > 2 or parts[-1] in _SHARED_TOKENS):
         return 1
+    if parts[end] == "base_model" and parts[end + 1 :] and parts[end + 1] in _SHARED_TOKENS:
+        return end + 1
     return end
 
 
@@ -255,7 +282,7 @@ def _nested_key(
     if len(tail) == depth + 2:
         # Most adapters' names stand before what is nested; FRoD's projections have them last.
         position = -1 if tail[0].startswith("frod_") else 1
-        if tail[position] not in ("weight", "bias"):
+        if tail[position] not in _INNER_NAMES:
             adapter = kept.pop(position)
     return _key(name, prefix, wrappers, path[:index], kind, tail, adapter, parameter=".".join(kept))
 

@@ -13,6 +13,7 @@ from typing import Any
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.methoddefaults import feedforward_by_default
 from adapterlint.model.methods import (
+    LARGEST,
     Layer,
     Options,
     Parts,
@@ -55,7 +56,7 @@ def ia3(options: Options, layer: Layer) -> Parts:
 def loha(options: Options, layer: Layer) -> Parts:
     """Two pairs of low-rank factors."""
     r = options.sized("rank_pattern", "r", layer.module)
-    if layer.kind == "conv" or {"hada_t1", "hada_t2"} & layer.stored:
+    if layer.kind == "conv" or {"hada_t1", "hada_t2"} & layer.stored.keys():
         raise UntoldLayerError
     down, up = (layer.outputs, r), (r, layer.inputs)
     return {"hada_w1_a": down, "hada_w1_b": up, "hada_w2_a": down, "hada_w2_b": up}
@@ -63,7 +64,7 @@ def loha(options: Options, layer: Layer) -> Parts:
 
 def _factors(size: Size, factor: Any) -> tuple[Size, Size]:
     """LoKr's split of a dimension into two factors, the first at most ``factor`` (-1: near the square root)."""
-    if size is None or not isinstance(factor, int):
+    if size is None or size > LARGEST or not isinstance(factor, int):
         return None, None
     if factor > 0 and size % factor == 0:
         return factor, size // factor
@@ -133,10 +134,12 @@ def oft(options: Options, layer: Layer) -> Parts:
             f"ValueError: You can only specify either r ({options('r')}) or oft_block_size "
             f"({options('oft_block_size')}), but not both simultaneously"
         )
-    if features is not None and block is not None:
+    if features is None or features > LARGEST:
+        r = block = None  # PEFT takes the nearest divisor of the features
+    elif block is not None:
         block = _adjusted(features, block)
         r = features // block
-    elif features is not None and r is not None:
+    elif r is not None:
         r = _adjusted(features, r)
         block = features // r
     if generation == 2:
@@ -151,13 +154,21 @@ def boft(options: Options, layer: Layer) -> Parts:
     if layer.kind == "conv":
         raise UntoldLayerError
     block, number = options.size("boft_block_size"), options.size("boft_block_num")
+    if (block is None) == (number is None):
+        raise RefusedLayerError(
+            f"ValueError: You can only specify either boft_block_size ({options('boft_block_size')}) or boft_block_num "
+            f"({options('boft_block_num')}), but not both simultaneously, because boft_block_size x boft_block_num "
+            "== in_features."
+        )
     if number is None:
         number = over(layer.inputs, block, "ValueError: in_features ({}) must be divisible by boft_block_size ({})!")
     elif block is None:
         block = over(layer.inputs, number, "ValueError: in_features ({}) must be divisible by boft_block_num ({})!")
-    # Without its CUDA extension PEFT makes one butterfly factor whatever the config says.
-    factor = 1 if options.size("boft_n_butterfly_factor") == 1 else None
-    return {"boft_R": (factor, number, block, block), "boft_s": (layer.outputs, 1)}
+    # Without its CUDA extension PEFT makes one butterfly factor, whatever the config says.
+    factor, stored = options.size("boft_n_butterfly_factor"), layer.stored.get("boft_R", ())
+    if factor != 1 and stored[:1] == (factor,):
+        raise UntoldLayerError
+    return {"boft_R": (1, number, block, block), "boft_s": (layer.outputs, 1)}
 
 
 def adalora_rank(options: Options, module: str) -> Size:
@@ -235,7 +246,7 @@ def vblora(options: Options, layer: Layer) -> Parts:
     r, vectors, length = options.size("r"), options.size("num_vectors"), options.size("vector_length")
     a = over(layer.inputs, length, "ValueError: `in_features` {} must be divisible by `vector_length` {}")
     b = over(layer.outputs, length, "ValueError: `out_features` {} must be divisible by `vector_length` {}")
-    if not options("save_only_topk_weights"):
+    if not options("save_only_topk_weights") or "vblora_logits_A" in layer.stored:
         return {"vblora_logits_A": (r, a, vectors), "vblora_logits_B": (b, r, vectors)}
     top = options.size("topk")
     fewer = None if top is None else top - 1

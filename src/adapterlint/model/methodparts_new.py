@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import isfinite
 
 from adapterlint.model.methods import (
     Layer,
@@ -23,6 +24,8 @@ from adapterlint.model.methods import (
     plus,
     times,
 )
+
+_DEEPEST = 100  # pairs of matrices that a PEANuT is believed to have
 
 
 def pvera(options: Options, layer: Layer) -> Parts:
@@ -59,7 +62,8 @@ def randlora(options: Options, layer: Layer) -> Parts:
     small, _, count = _bases(options, [layer])
     parts: Parts = {"randlora_lambda": (r, count), "randlora_gamma": (count, small)}
     if options("save_projection"):
-        parts |= {"randlora_A": (r, 1, None), "randlora_B": (None, None, r)}
+        small, large, count = _bases(options, options.layers)
+        parts |= {"randlora_A": (r, 1, small), "randlora_B": (large, count, r)}
     return parts
 
 
@@ -121,6 +125,8 @@ def waveft(options: Options, layer: Layer) -> Parts:
 
 def osf(options: Options, layer: Layer) -> Parts:
     """The small singular values and their vectors; the large ones stay the base's."""
+    if layer.conv1d or layer.kind not in ("linear", ""):
+        raise UntoldLayerError
     least_side = least(layer.inputs, layer.outputs)
     rank = options("effective_rank")
     patterns = options("rank_pattern")
@@ -129,7 +135,7 @@ def osf(options: Options, layer: Layer) -> Parts:
             rank = value
             break
     low = None
-    if least_side is not None and (rank is None or isinstance(rank, (int, float))):
+    if least_side is not None and (rank is None or (isinstance(rank, (int, float)) and isfinite(rank))):
         part = least_side // 2 if rank is None else rank
         kept = int(least_side * part) if isinstance(part, float) and 0 < part <= 1 else int(part)
         low = least_side - max(min(least_side, kept), 0)
@@ -141,7 +147,9 @@ def gralora(options: Options, layer: Layer) -> Parts:
     """LoRA by blocks, and a plain pair beside it if so configured."""
     r, blocks, plain = options.size("r"), options.size("gralora_k"), options.size("hybrid_r")
     inputs = over(layer.inputs, blocks, "ValueError: in_features should be divisible by gralora_k, but got {} and {}")
-    outputs = over(layer.outputs, blocks, "ValueError: out_features should be divisible by gralora_k, but got {} and {}")
+    outputs = over(
+        layer.outputs, blocks, "ValueError: out_features should be divisible by gralora_k, but got {} and {}"
+    )
     parts: Parts = {"gralora_A": (blocks, inputs, r), "gralora_B": (blocks, r, outputs)}
     if plain is not None:
         parts |= {"gralora_A_general.weight": (plain, layer.inputs), "gralora_B_general.weight": (layer.outputs, plain)}
@@ -163,8 +171,8 @@ def tinylora(options: Options, layer: Layer) -> Parts:
 
 def tinylora_shared(options: Options, layers: Sequence[Layer]) -> Parts:
     """The trained vectors, one for each group of modules."""
-    tying = options("weight_tying")
-    if not isinstance(tying, (int, float)):
+    tying = options.number("weight_tying")
+    if tying is None:
         raise UntoldLayerError
     groups = max(1, round(len(layers) * (1.0 - tying)))
     size = max(1, len(layers) // groups)
@@ -184,6 +192,8 @@ def psoft(options: Options, layer: Layer) -> Parts:
 def peanut(options: Options, layer: Layer) -> Parts:
     """A small network on the weights: first and last matrix, and pairs of square ones between."""
     r, depth = options.size("r"), options.size("depth") or 0
+    if depth > _DEEPEST:
+        raise UntoldLayerError
     parts: Parts = {"peanut_A.weight": (r, layer.outputs), "peanut_B.weight": (layer.outputs, r)}
     for side in ("encoders", "decoders"):
         parts |= {f"peanut_{side}.{number}.weight": (r, r) for number in range(depth)}
@@ -213,8 +223,8 @@ def deft(options: Options, layer: Layer) -> Parts:
 
 
 def _sparse(options: Options, inputs: Size) -> Size:
-    rate = options("sparse_rate")
-    if inputs is None or not isinstance(rate, (int, float)):
+    rate = options.number("sparse_rate")
+    if inputs is None or rate is None:
         return None
     room = inputs * inputs - inputs
     count = min(int(inputs * inputs * rate), room)
@@ -258,7 +268,7 @@ def glora(options: Options, layer: Layer) -> Parts:
     """Five terms, each a pair, a vector, a number or absent; absent ones are stored as zeros."""
     r = options.size("r")
     # The terms of the bias are made only where the layer has one; without a base the file's own names tell.
-    biased = "bias" in layer.own if layer.own else not {"glora_C.zeros", "glora_D.zeros"} <= layer.stored
+    biased = "bias" in layer.own if layer.own else not {"glora_C.zeros", "glora_D.zeros"} <= layer.stored.keys()
     kinds = dict.fromkeys("AB", options("config_A_B"))
     for letters, kind in (("C", options("config_C")), ("DE", options("config_D_E"))):
         kinds |= dict.fromkeys(letters, kind if biased else "none")
@@ -313,9 +323,8 @@ def unilora_shared(options: Options, layers: Sequence[Layer]) -> Parts:
 
 def supertuning(options: Options, layer: Layer) -> Parts:
     """Single weights, where they stand, and a LoRA pair if so configured."""
-    sparsity, area = options("sparsity"), times(layer.inputs, layer.outputs)
-    known = area is not None and isinstance(sparsity, (int, float))
-    count = int((area or 0) * (1 - sparsity)) if known else None
+    sparsity, area = options.number("sparsity"), times(layer.inputs, layer.outputs)
+    count = None if sparsity is None or area is None else int(area * (1 - sparsity))
     parts: Parts = {"supertuning_values": (count,)}
     if options("save_precomputed_indices"):
         parts["supertuning_indices"] = (count,)

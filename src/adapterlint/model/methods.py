@@ -5,8 +5,10 @@ The methods themselves stand in :mod:`adapterlint.model.methodtable`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from adapterlint.model import peft, schema
@@ -29,6 +31,12 @@ class UntoldLayerError(Exception):
     """What PEFT makes of this layer is not in the tables; raised by the tables, caught by their user."""
 
 
+LARGEST = 1 << 20
+"""No layer has more features than this: larger numbers are not factorised, or counted up to."""
+
+_NOTHING: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
 class Layer(NamedTuple):
     """A layer of the base, as far as its header tells.
 
@@ -39,16 +47,16 @@ class Layer(NamedTuple):
         outputs: output features (columns of an embedding).
         own: its parameters' shapes by name.
         conv1d: a GPT-2 style linear, whose weight is stored (inputs, outputs).
-        stored: names of the parts that the file has for it.
+        stored: shapes of the parts that the file has for it, by name.
     """
 
     module: str
     kind: str = ""
     inputs: Size = None
     outputs: Size = None
-    own: dict[str, tuple[int, ...]] = {}
+    own: Mapping[str, tuple[int, ...]] = _NOTHING
     conv1d: bool = False
-    stored: frozenset[str] = frozenset()
+    stored: Mapping[str, tuple[int, ...]] = _NOTHING
 
 
 class Options:
@@ -72,6 +80,12 @@ class Options:
         value = self(name)
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
+    def number(self, name: str) -> float | None:
+        """An option that is a finite number; None when it is none."""
+        value = self(name)
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+        return float(value) if good else None
+
     def sized(self, field: str, name: str, module: str) -> Size:
         """The same, with a pattern field that may give a module another value."""
         value = peft.by_pattern(self.adapter, field, module, self(name))
@@ -94,6 +108,8 @@ class Method:
         idle: whether a layer that got no tensors does nothing.
         needed: how the names of shared tensors begin of which one must be in the file, and the exception without.
         prompt: it changes no layer and learns a prompt.
+        pooled: how the names of parts begin that several modules share, so that one copy may do for all.
+        grown: which size of the largest target its random projections depend on: ``inputs``, ``outputs``.
     """
 
     parts: PartsOf
@@ -103,9 +119,11 @@ class Method:
     idle: Callable[[Options], bool] = lambda options: True
     needed: Callable[[Options], tuple[str, str] | None] = lambda options: None
     prompt: bool = False
+    pooled: tuple[str, ...] = ()
+    grown: tuple[str, ...] = ()
 
 
-def layer_of(base: Base | None, module: str, stored: frozenset[str] = frozenset()) -> Layer:
+def layer_of(base: Base | None, module: str, stored: Mapping[str, tuple[int, ...]] = _NOTHING) -> Layer:
     """What the base's headers say of a module; sizes are unknown without a base, and for packed weights."""
     if base is None:
         return Layer(module, stored=stored)

@@ -87,7 +87,13 @@ METHODS: dict[str, Method] = {
     "LN_TUNING": Method(old.layer_norm, kinds=_ANY),
     "TRAINABLE_TOKENS": Method(old.tokens, kinds=_TOKENS),
     "VERA": Method(
-        old.vera, old.vera_shared, _GPT2, ("base_model.vera_",), _truthy("init_weights"), needed=old.vera_needs
+        old.vera,
+        old.vera_shared,
+        _GPT2,
+        derived=("base_model.vera_",),
+        idle=_truthy("init_weights"),
+        needed=old.vera_needs,
+        grown=("inputs",),
     ),
     "FOURIERFT": Method(old.fourier, kinds=_GPT2, idle=_truthy("init_weights")),
     "HRA": Method(old.hra, kinds=_CONV, idle=_hra_idle),
@@ -100,13 +106,14 @@ METHODS: dict[str, Method] = {
         _GPT2,
         derived=("randlora_A", "randlora_B", "base_model.randlora_"),
         idle=_truthy("init_weights"),
+        grown=("inputs", "outputs"),
     ),
     "SHIRA": Method(new.shira, kinds=_LINEAR, derived=("shira_indices",), idle=_truthy("init_weights")),
     "C3A": Method(new.c3a, kinds=_LINEAR, idle=lambda options: options("init_weights") is True),
     "ROAD": Method(new.road, kinds=_LINEAR, idle=_truthy("init_weights")),
     "DELORA": Method(new.delora, kinds=_LINEAR, derived=("delora_w_norm",), idle=_truthy("init_weights")),
     "WAVEFT": Method(new.waveft, kinds=_GPT2, idle=_truthy("init_weights")),
-    "OSF": Method(new.osf, kinds=_LINEAR, idle=_starts),
+    "OSF": Method(new.osf, kinds=_ANY, idle=_starts),
     "GRALORA": Method(new.gralora, kinds=_GPT2, idle=_truthy("init_weights")),
     "TINYLORA": Method(
         new.tinylora,
@@ -116,14 +123,18 @@ METHODS: dict[str, Method] = {
     ),
     "PSOFT": Method(new.psoft, kinds=_LINEAR, idle=_truthy("init_weights")),
     "PVERA": Method(
-        new.pvera, new.pvera_shared, _GPT2, ("base_model.pvera_",), _truthy("init_weights"), needed=new.pvera_needs
+        new.pvera,
+        new.pvera_shared,
+        _GPT2,
+        derived=("base_model.pvera_",),
+        idle=_truthy("init_weights"),
+        needed=new.pvera_needs,
+        grown=("inputs",),
     ),
     "PEANUT": Method(new.peanut, kinds=_LINEAR, idle=_truthy("init_weights")),
-    "LILY": Method(new.lily, kinds=_LINEAR, idle=_truthy("init_weights")),
+    "LILY": Method(new.lily, kinds=_LINEAR, idle=_truthy("init_weights"), pooled=("lily_A", "lily_B")),
     "BEFT": Method(new.beft, kinds=_LINEAR, idle=_truthy("init_weights")),
-    "DEFT": Method(
-        new.deft, kinds=_GPT2, idle=lambda options: bool(options("init_weights")) and not options("para")
-    ),
+    "DEFT": Method(new.deft, kinds=_GPT2, idle=lambda options: bool(options("init_weights")) and not options("para")),
     "FROD": Method(
         new.frod, new.frod_shared, _GPT2, ("base_model.frod_",), _truthy("save_projection"), needed=new.frod_needs
     ),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
@@ -33,8 +32,7 @@ Span: TypeAlias = tuple[str, str | None]
 """Releases from the first one on and before the second; None: up to the newest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(NamedTuple):
     """A run of releases in which a field is the same.
 
     Attributes:
@@ -50,8 +48,7 @@ class Stretch:
     kind: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigType:
+class ConfigType(NamedTuple):
     """One peft_type: the releases that have it, its class, its fields."""
 
     name: str

@@ -55,7 +55,7 @@ class NoPayload:
 NO_PAYLOAD = NoPayload()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subject:
     """One adapter, its base if known, and derived facts that several rules need.
 
@@ -161,7 +161,7 @@ def pointer_to(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SetSubject:
     """Adapters that are loaded together on one base, in this order.
 

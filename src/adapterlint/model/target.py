@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from adapterlint.findings import covers, version_key
 from adapterlint.model.bundled import bundled_file
@@ -14,8 +14,7 @@ class TargetError(ValueError):
     """A target that no bundled release answers to; the text names the ones that exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One release of something that loads adapters.
 
     Attributes:

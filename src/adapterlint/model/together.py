@@ -8,25 +8,87 @@ differs is which adapters get an entry in it, and which entry is active after a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adapterlint.model import peft
 from adapterlint.model.keys import Kind
 from adapterlint.model.subject import SetSubject, Subject
 
 # Siblings in the order in which transformers' model classes create them; the order of a checkpoint is alphabetical.
-_CREATED = (
-    "shared wte wpe embed_tokens embed_in embeddings word_embeddings position_embeddings token_type_embeddings "
-    "encoder decoder layers layer h block transformer attention self_attn attn self_attention SelfAttention self "
-    "query_key_value c_attn q_proj k_proj v_proj o_proj out_proj query key value q k v o q_lin k_lin v_lin out_lin "
-    "intermediate ffn mlp DenseReluDense gate_proj up_proj down_proj dense_h_to_4h dense_4h_to_h c_fc c_proj lin1 lin2 "
-    "wi wi_0 wi_1 wo output dense norm ln_f pooler lm_head embed_out pre_classifier classifier score qa_outputs"
-).split()
+_CREATED = [
+    "shared",
+    "wte",
+    "wpe",
+    "embed_tokens",
+    "embed_in",
+    "embeddings",
+    "word_embeddings",
+    "position_embeddings",
+    "token_type_embeddings",
+    "encoder",
+    "decoder",
+    "layers",
+    "layer",
+    "h",
+    "block",
+    "transformer",
+    "attention",
+    "self_attn",
+    "attn",
+    "self_attention",
+    "SelfAttention",
+    "self",
+    "query_key_value",
+    "c_attn",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "out_proj",
+    "query",
+    "key",
+    "value",
+    "q",
+    "k",
+    "v",
+    "o",
+    "q_lin",
+    "k_lin",
+    "v_lin",
+    "out_lin",
+    "intermediate",
+    "ffn",
+    "mlp",
+    "DenseReluDense",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "dense_h_to_4h",
+    "dense_4h_to_h",
+    "c_fc",
+    "c_proj",
+    "lin1",
+    "lin2",
+    "wi",
+    "wi_0",
+    "wi_1",
+    "wo",
+    "output",
+    "dense",
+    "norm",
+    "ln_f",
+    "pooler",
+    "lm_head",
+    "embed_out",
+    "pre_classifier",
+    "classifier",
+    "score",
+    "qa_outputs",
+]
 _RANK = {name: number for number, name in enumerate(_CREATED)}
 
 
-@dataclass(frozen=True, slots=True)
-class SavedSets:
+class SavedSets(NamedTuple):
     """The saved modules of each member, in loading order.
 
     Attributes:
@@ -94,6 +156,12 @@ def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
     return SavedSets(tuple(member.adapter.name for member in subject.members), tuple(saved), bool(heads))
 
 
+def declared_sets(subject: SetSubject) -> SavedSets:
+    """The saved modules of a set where no task class adds heads: as transformers' own ``load_adapter`` has it."""
+    saved = tuple(frozenset(_wrapped(member, member.adapter.names("modules_to_save"))) for member in subject.members)
+    return SavedSets(tuple(member.adapter.name for member in subject.members), saved, False)
+
+
 def _wrapped(member: Subject, names: Sequence[str]) -> Sequence[str]:
     if not names:
         return ()
@@ -149,3 +217,12 @@ def has_lora_bias(member: Subject) -> bool:
     """Whether an adapter stores a bias of B and uses it."""
     stored = any(key.kind is Kind.LORA_BIAS for key in member.adapter.lora_keys)
     return member.adapter.get("lora_bias") is True and stored
+
+
+def shown(value: object) -> str:
+    """A config value as Python prints it, if it is of a reasonable length."""
+    try:
+        text = str(value)
+    except (ValueError, RecursionError):  # Python refuses to write numbers of more than 4300 digits
+        return "a value too long to print"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -46,8 +45,7 @@ class BaseTensor(NamedTuple):
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class BaseFiles:
+class BaseFiles(NamedTuple):
     """What the files of a base model say.
 
     Attributes:
@@ -177,7 +175,7 @@ def _from_pickle(full: str, name: str, problems: list[Problem]) -> list[BaseTens
 
 
 def _named(problem: Problem, name: str) -> Problem:
-    return replace(problem, message=f"{name}: {problem.message}")
+    return problem._replace(message=f"{name}: {problem.message}")
 
 
 def _read_object(path: str, name: str, problems: list[Problem]) -> dict[str, Any] | None:

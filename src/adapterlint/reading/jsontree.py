@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from json.decoder import WHITESPACE, scanstring  # type: ignore[attr-defined]
 from json.scanner import NUMBER_RE
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 ValueKind: TypeAlias = Literal["object", "array", "string", "number", "boolean", "null"]
 Scalar: TypeAlias = str | int | float | bool | None
@@ -21,8 +20,7 @@ _LITERALS: dict[str, tuple[ValueKind, Scalar]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A key and its value in an object; ``key_start`` and ``key_end`` span the key with its quotes."""
 
     key: str
@@ -31,8 +29,7 @@ class Member:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """A value and its span in code points, ``text[start:end]``.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # The second address is that of pointers written before the 1.0 release, which git-lfs itself still reads.
 _VERSION = re.compile(rb"(?:\xef\xbb\xbf)?version https://(?:git-lfs|hawser)\.github\.com/spec/v\d+[ \t]*(?=[\r\n]|\Z)")
@@ -14,8 +14,7 @@ MAX_POINTER_BYTES = 1024
 """No pointer is longer, by the specification of Git LFS."""
 
 
-@dataclass(frozen=True, slots=True)
-class LfsPointer:
+class LfsPointer(NamedTuple):
     """What a pointer says about the file that is missing.
 
     Attributes:

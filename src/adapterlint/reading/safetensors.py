@@ -53,9 +53,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from math import prod
 from operator import itemgetter
+from typing import NamedTuple
 
 from .headerjson import DTYPE_BITS as DTYPE_BITS
 from .headerjson import U64_MAX, Parsed, parse_ordinary
@@ -77,8 +77,7 @@ _ALIGN_MASK = {dtype: (4 if dtype == "C64" else max(bits // 8, 1)) - 1 for dtype
 _by_range = itemgetter(3, 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What the header of one file says.
 
     Attributes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from pathlib import Path  # costs 10 ms at every start, and only tests write examples
@@ -16,16 +16,14 @@ Shapes: TypeAlias = Mapping[str, tuple[str, tuple[int, ...]]]
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
 
 
-@dataclass(frozen=True, slots=True)
-class BaseExample:
+class BaseExample(NamedTuple):
     """A base model: its config and its tensors."""
 
     config: Mapping[str, Any]
     tensors: Shapes
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """One adapter directory.
 
     Attributes:
@@ -42,13 +40,12 @@ class Example:
     config: Mapping[str, Any] | str | bytes | None = None
     tensors: Shapes | None = None
     base: BaseExample | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = MappingProxyType({})
     fill: str = "ramp"
     weights: str = "adapter_model.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
-class SetExample:
+class SetExample(NamedTuple):
     """Adapters on one base, name -> example, in loading order."""
 
     title: str
@@ -239,4 +236,4 @@ def write_any(example: AnyExample, directory: Path) -> tuple[list[Path], Path | 
     base = write_base(example.base, directory / "base") if example.base else None
     if isinstance(example, Example):
         return [write(example, directory / "adapter")], base
-    return [write(replace(member), directory / name) for name, member in example.members.items()], base
+    return [write(member, directory / name) for name, member in example.members.items()], base

@@ -79,22 +79,6 @@ class ClashingAdapterNames(SetRule):
                     severity=Severity.WARNING if subject.explicit else Severity.NOTE,
                     adapters=subject.paths,
                 )
-        yield from self._substrings(subject)
-
-    def _substrings(self, subject: SetSubject) -> Iterator[Finding]:
-        names = sorted(member.adapter.name for member in subject.members)
-        for name in names:
-            longer = [other for other in names if other != name and other.startswith(name)]
-            if longer and any(member.adapter.is_lora for member in subject.members):
-                member = next(member for member in subject.members if member.adapter.name == name)
-                yield self.finding(
-                    f"adapter name {name!r} is the start of {longer[0]!r}: "
-                    "PEFT up to 0.19 saves tensors of both in one file",
-                    member.at_directory(),
-                    effects=(wrong("peft<0.20", operation="save"),),
-                    severity=Severity.NOTE,
-                    adapters=subject.paths,
-                )
 
 
 def _problem(member: Subject) -> tuple[str, Effect | None] | None:

@@ -78,7 +78,7 @@ class DifferingSavedModules(SetRule):
             f"the adapters of this set save different modules ({listed})",
             subject.members[0].at_field("modules_to_save", now.names[0]),
             related=tuple(_places(subject)),
-            effects=(*_old_effects(subject, before), *_effects(subject, now), *_operations(now)),
+            effects=(*_old_effects(subject, before), *_effects(subject, now)),
             fix=Fix("Give every adapter the union of the saved modules", Safety.SAFE, form="union"),
             adapters=subject.paths,
         )
@@ -134,17 +134,3 @@ def _effects(subject: SetSubject, now: SavedSets) -> Iterator[Effect]:
         yield wrong("peft>=0.11,<0.15", stage="after_switch", adapter=lacking[0])
     if now.first_overruled():
         yield wrong("peft>=0.15,<0.18", adapter=now.names[0])
-
-
-def _operations(now: SavedSets) -> Iterator[Effect]:
-    """Operations beyond loading, for sets whose saved modules differ (measured: facts per release in the tests)."""
-    if len(set(now.saved)) == 1:
-        return
-    yield wrong("peft>=0.15,<0.18", operation="merge")
-    yield raises("peft>=0.18,<0.21", "TypeError: unhashable type: 'list'", operation="merge", stage="load")
-    name = next((name for name, saved in zip(now.names, now.saved, strict=True) if now.union - saved), now.names[-1])
-    yield raises("peft>=0.13", f"KeyError: '{name}'", operation="mixed_batch", stage="load")
-    yield wrong("peft>=0.10,<0.13", operation="mixed_batch")
-    yield wrong("peft>=0.16", operation="delete")
-    yield wrong("peft>=0.15", operation="weighted")
-    yield raises("peft", f"ValueError: Adapter {name} not found", operation="native", stage="load")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Finding, Fix, RenameTensor, Safety, SetConfig, Severity, unknown, wrong
+from adapterlint.model.holding import Holding
 from adapterlint.model.keys import PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -59,9 +60,12 @@ class BiasMismatch(Rule):
             Example("lora_bias without biases", lora_config(lora_bias=True), llama_tensors()),
             Example("the old name", bert_config(bias="all"), {**bert_tensors(), f"{value}.bias": ("F32", (16,))}),
             Example("biases were not stored", bert_config(bias="lora_only"), bert_tensors(), bert_base()),
+            Example("nor by another method", bert_config(peft_type="HRA", bias="hra_only"), _hra(), bert_base()),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
+        if subject.held is not None:
+            yield from self._method_bias(subject, subject.held)
         if not subject.adapter.is_lora:
             return
         yield from self._lora_bias(subject)
@@ -85,6 +89,21 @@ class BiasMismatch(Rule):
                 f"lora_bias is set but {len(bare)} modules have no lora_B.bias: {first_names(bare)}",
                 subject.at_field("lora_bias"),
                 effects=(wrong(),) if biases else (unknown("peft>=0.14", missing=("weights",)),),
+            )
+
+    def _method_bias(self, subject: Subject, held: Holding) -> Iterator[Finding]:
+        """What biases were trained to, when the config says they were and the file has none of them."""
+        mode, base = held.options("bias"), subject.base
+        if mode in (None, "none") or base is None or subject.adapter.peft_type == "ADALORA":
+            return
+        modules = [layer.module for layer in held.options.layers]
+        biased = [module for module in modules if "bias" in base.modules.get(module, {})]
+        stored = [key for key in subject.adapter.keys if key.kind is Kind.BASE_LAYER and key.parameter == "bias"]
+        if biased and not stored:
+            yield self.finding(
+                f"bias is {mode!r} but no trained bias is stored; PEFT before 0.20 lost them when saving",
+                subject.at_field("bias"),
+                effects=(unknown(missing=("weights",)),),
             )
 
     def _base_bias(self, subject: Subject) -> Iterator[Finding]:
@@ -134,3 +153,7 @@ def _base_has_biases(subject: Subject) -> bool:
 
 def _lora_bias() -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name.replace(".weight", ".bias"): ("F32", (16,)) for name in llama_tensors() if "lora_B" in name}
+
+
+def _hra() -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name.replace("lora_A.weight", "hra_u"): ("F32", (16, 4)) for name in bert_tensors() if "lora_A" in name}

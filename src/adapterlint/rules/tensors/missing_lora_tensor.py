@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, Severity
+from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, Severity, unknown, wrong
 from adapterlint.model import peft
+from adapterlint.model.holding import Holding
+from adapterlint.model.methods import most
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
+from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -58,10 +61,13 @@ class MissingLoraTensor(Rule):
         return [
             Example("a layer of the base is missing", lora_config(), llama_tensors(layers=2), llama_base(layers=3)),
             Example("a gap", lora_config(), _layers(0, 1, 3)),
+            Example("another method", VERA, vera_tensors(), llama_base(layers=3)),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
+        if subject.held is not None:
+            yield from self._of_method(subject, subject.held)
         if not adapter.is_lora or not adapter.modules:
             return
         if subject.base is not None:
@@ -77,6 +83,48 @@ class MissingLoraTensor(Rule):
                 effects=effects,
                 fix=Fix("Export the adapter again, or choose the layers with layers_to_transform", Safety.DISPLAY),
             )
+
+    def _of_method(self, subject: Subject, held: Holding) -> Iterator[Finding]:
+        """A layer without tensors does nothing in most methods; in the others it answers at random."""
+        stray = {key.module for key in held.stray}
+        bare = [module for module in held.bare() if module not in stray]
+        stored = {held.slots[name].module for name in held.spelt}
+        known = {pattern(module) for module in stored if module}
+        if not known:
+            return
+        lost = [module for module in bare if pattern(module) in known and "#" in pattern(module)]
+        fresh = [module for module in bare if module not in lost]
+        for modules, what, effect in (
+            (lost, "although their siblings have", wrong()),
+            (fresh, f"and {subject.adapter.peft_type} starts from random values there", _random(held)),
+        ):
+            if effect is None:
+                continue
+            if modules:
+                yield self.finding(
+                    f"{len(modules)} selected modules have no {subject.adapter.peft_type} tensors {what}: "
+                    + first_names(modules),
+                    subject.at_field("target_modules"),
+                    effects=(effect,),
+                    fix=Fix("Export the adapter again, or name only the modules that were trained", Safety.DISPLAY),
+                )
+
+
+def _random(held: Holding) -> Effect | None:
+    """What a layer without tensors does to the adapter; None: nothing.
+
+    Random projections that are not stored come out otherwise when an added target is larger than the others.
+    """
+    if not held.method.idle(held.options):
+        return wrong()
+    if held.options("save_projection") is not False:
+        return None
+    spelt = {held.slots[name].module for name in held.spelt}
+    own = [layer for layer in held.options.layers if layer.module in spelt]
+    for side in held.method.grown:
+        if most(*(getattr(layer, side) for layer in own)) != most(*(getattr(x, side) for x in held.options.layers)):
+            return unknown()
+    return None
 
 
 def pattern(module: str) -> str:

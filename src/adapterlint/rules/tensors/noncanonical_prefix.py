@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from adapterlint.findings import Effect, Finding, Fix, Outcome, RenameTensor, Safety, Severity, raises, wrong
 from adapterlint.model import peft
 from adapterlint.model.holding import Holding
-from adapterlint.model.keys import LORA_KINDS, METHOD_PREFIXES, PREFIX, Key, Kind
+from adapterlint.model.keys import LORA_KINDS, PREFIX, PROMPT_TYPES, SHARED_PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
-
 
 VERA = lora_config(peft_type="VERA", r=4, save_projection=True)
 
@@ -74,7 +73,7 @@ class NoncanonicalPrefix(Rule):
         if held is not None:
             yield from self._of_method(subject, held)
             return
-        if adapter.peft_type not in METHOD_PREFIXES:
+        if not adapter.is_lora:
             return
         bad = [key for key in adapter.keys if not key.has_canonical_prefix and _belongs(subject, key)]
         if not bad:
@@ -93,7 +92,7 @@ class NoncanonicalPrefix(Rule):
 
     def _of_method(self, subject: Subject, held: Holding) -> Iterator[Finding]:
         """A method's own tensors, and those of saved modules beside them."""
-        full = [] if held.method.prompt else [k for k in subject.adapter.full_keys if _misplaced(subject, k)]
+        full = [key for key in subject.adapter.full_keys if _misplaced(subject, key)]
         bad = [*held.prefixed, *full]
         if not bad:
             return
@@ -109,12 +108,20 @@ class NoncanonicalPrefix(Rule):
 
 
 def _misplaced(subject: Subject, key: Key) -> bool:
-    return not key.has_canonical_prefix and _belongs(subject, key)
+    return key.name != canonical_name(subject, key) and key.infix is None and _belongs(subject, key)
+
+
+def canonical_name(subject: Subject, key: Key) -> str:
+    """The name under which PEFT reads a tensor; a prompt leaves the base unwrapped, one level higher."""
+    if subject.adapter.peft_type in PROMPT_TYPES and key.kind is Kind.FULL:
+        return SHARED_PREFIX + key.full_name
+    return key.canonical
 
 
 def _method_effects(subject: Subject, held: Holding, full: list[Key]) -> Iterator[Effect]:
-    """Since 0.21 PEFT also finds a shared tensor behind a doubled prefix."""
-    doubled = [key for key in held.prefixed if key.kind is Kind.SHARED and key.name == PREFIX + key.canonical]
+    """Since 0.21 PEFT also finds a shared tensor behind a doubled prefix, unless it is one of several."""
+    shared = [key for key in held.prefixed if key.kind is Kind.SHARED and "." not in key.parameter]
+    doubled = [key for key in shared if key.name == PREFIX + key.canonical]
     inert = not held.finds_something and held.method.idle(held.options)
     for range_, unread, found in (
         ("peft<0.21", held.prefixed, list(held.exact)),
@@ -161,11 +168,11 @@ def lost_saved(subject: Subject, keys: list[Key]) -> list[str]:
     """Canonical names of declared saved-module tensors among the keys, which PEFT 0.15 and later look up by name."""
     stored = subject.adapter.tensors
     return [
-        key.canonical
+        canonical_name(subject, key)
         for key in keys
         if key.kind is Kind.FULL
         and key.infix != "original_module"
-        and key.canonical not in stored
+        and canonical_name(subject, key) not in stored
         and peft.saved_root(subject.saved_names, key.module) is not None
     ]
 
@@ -173,7 +180,8 @@ def lost_saved(subject: Subject, keys: list[Key]) -> list[str]:
 def rename_fix(subject: Subject, keys: list[Key], what: str, safety: Safety = Safety.SAFE) -> Fix:
     """Rename tensors to their canonical names; display only where two would become one."""
     stored = set(subject.adapter.tensors)
-    renames = [(key.name, key.canonical) for key in keys if key.name != key.canonical]
+    names = [(key.name, canonical_name(subject, key)) for key in keys]
+    renames = [(old, new) for old, new in names if old != new]
     staying = stored - {old for old, _ in renames}
     clash = next(
         (name for name, count in Counter(new for _, new in renames).items() if count > 1 or name in staying), None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Severity, raises
 from adapterlint.model import peft
+from adapterlint.model.holding import Holding, Slot
 from adapterlint.model.keys import PAIR_KINDS, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -66,6 +67,12 @@ class ShardedRemnant(Rule):
 
 
 def _effects(subject: Subject, keys: list[Key]) -> Iterator[Effect]:
+    held = subject.held
+    if held is not None:
+        for key in keys:
+            if key.name in held.exact:
+                yield slot_mismatch(subject, held, held.slots[key.name], key)
+                return
     for key in keys:
         if not key.has_canonical_prefix:
             continue
@@ -75,8 +82,20 @@ def _effects(subject: Subject, keys: list[Key]) -> Iterator[Effect]:
         if key.kind is Kind.FULL and key.infix is None:
             yield raises("peft", full_mismatch(subject, key))
             return
-    if any(key.kind in PAIR_KINDS or key.kind is Kind.METHOD for key in keys) and not subject.adapter.is_lora:
+    if held is None and any(key.kind in PAIR_KINDS or key.kind is Kind.METHOD for key in keys):
         yield raises("peft", "RuntimeError: Error(s) in loading state_dict")
+
+
+def slot_mismatch(subject: Subject, held: Holding, slot: Slot, key: Key) -> Effect:
+    """The exception of a method's tensor whose shape is not the one that PEFT made room for."""
+    ending = f"copying a param with shape torch.Size({list(subject.adapter.shape(key))}) from checkpoint"
+    text = "RuntimeError: Error(s) in loading state_dict for "
+    if held.method.prompt:
+        return raises(held.targets, f"{text}Embedding: size mismatch for weight: {ending}")
+    stem = slot.name.removesuffix(slot.part) if slot.module else ""
+    first, dot, rest = slot.part.partition(".") if slot.module else (slot.part, "", "")
+    name = f"{stem}{first}.default{dot}{rest}"
+    return raises(held.targets, f"{text}{peft.model_class(subject.adapter)}: size mismatch for {name}: {ending}")
 
 
 def full_mismatch(subject: Subject, key: Key) -> str:

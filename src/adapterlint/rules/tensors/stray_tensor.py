@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Outcome, wrong
 from adapterlint.model.holding import Holding
-from adapterlint.model.keys import METHOD_PREFIXES, PAIR_KINDS, Key, Kind
+from adapterlint.model.keys import PAIR_KINDS, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
@@ -62,10 +62,9 @@ class StrayTensor(Rule):
         if subject.held is not None:
             yield from self._of_method(subject, subject.held)
             return
-        prefix = METHOD_PREFIXES.get(adapter.peft_type or "")
-        if prefix is None:
+        if not adapter.is_lora:
             return
-        stray = [key for key in adapter.keys if _is_stray(key, prefix, adapter.is_lora)]
+        stray = [key for key in adapter.keys if _is_stray(key)]
         if not stray or any(adapter.get(field) for field in _MORE_TENSORS):
             return
         rest = [key for key in adapter.lora_keys if key not in stray]
@@ -90,7 +89,7 @@ class StrayTensor(Rule):
             f"{len(held.stray)} tensors belong to {where} of a {subject.adapter.peft_type} adapter and are dropped: "
             + first_names(key.name for key in absent or held.stray),
             subject.at_tensor((absent or held.stray)[0].name),
-            effects=(wrong(held.targets, inert=inert),) if lost or absent or _own(held) else (),
+            effects=(wrong(inert=inert),) if lost or absent or _own(held) else (),
             related=(subject.at_field("peft_type", "the declared method"),),
         )
 
@@ -100,14 +99,10 @@ def _own(held: Holding) -> bool:
     return any(key.kind is Kind.SHARED for key in held.stray)
 
 
-def _is_stray(key: Key, prefix: str, is_lora: bool) -> bool:
-    if key.kind is Kind.METHOD:
-        tail = key.suffix
-        foreign = any(tail.startswith(word) for word in _FOREIGN) or not key.module
-        return not foreign and (is_lora or not tail.startswith(prefix))
-    if is_lora and key.kind in PAIR_KINDS and key.adapter is None:
-        return key.suffix != key.canonical_suffix
-    return not is_lora and prefix != "lora_" and key.kind in PAIR_KINDS
+def _is_stray(key: Key) -> bool:
+    if key.kind in (Kind.METHOD, Kind.SHARED):
+        return bool(key.module) and not any(key.suffix.startswith(word) for word in _FOREIGN)
+    return key.kind in PAIR_KINDS and key.adapter is None and key.suffix != key.canonical_suffix
 
 
 def _bare() -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, SetConfig, raises
+from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, SetConfig, raises, wrong
 from adapterlint.model import peft
+from adapterlint.model.holding import Holding
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
+from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
+
+# Methods that look for their layers before anything else does.
+_FINDERS = {"VERA": "VeRA", "PVERA": "PVeRA", "RANDLORA": "RandLora", "FROD": "FRoD"}
 
 
 class UncoveredTensor(Rule):
@@ -61,10 +66,13 @@ class UncoveredTensor(Rule):
             Example("empty list", lora_config(target_modules=[]), llama_tensors()),
             Example("excluded", lora_config(exclude_modules=["v_proj"]), llama_tensors(), llama_base()),
             Example("layers left out", lora_config(layers_to_transform=[0]), llama_tensors(), llama_base()),
+            Example("another method", {**VERA, "target_modules": ["q_proj"]}, vera_tensors(), llama_base()),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
+        if subject.held is not None:
+            yield from self._of_method(subject, subject.held)
         if not adapter.is_lora or not adapter.modules or adapter.get("target_parameters"):
             return
         lost = [
@@ -89,6 +97,53 @@ class UncoveredTensor(Rule):
             fix=_fix(subject),
         )
 
+    def _of_method(self, subject: Subject, held: Holding) -> Iterator[Finding]:
+        lost = list(dict.fromkeys(key.module for key in held.uncovered))
+        if not lost and not held.method.prompt and subject.base is not None and matches_nothing(subject):
+            yield self.finding(
+                f"target_modules selects no module of {subject.base.path}",
+                subject.at_field("target_modules"),
+                effects=tuple(_method_effects(subject, held, lost)),
+            )
+        if not lost:
+            return
+        field = "exclude_modules" if any(subject.selection.excluded(module) for module in lost) else "target_modules"
+        yield self.finding(
+            f"{field} leaves out {len(lost)} modules that the file has {subject.adapter.peft_type} tensors for: "
+            + first_names(lost),
+            subject.at_field(field),
+            effects=tuple(_method_effects(subject, held, lost)),
+            related=(subject.at_tensor(held.uncovered[0].name, "dropped"),),
+            fix=_method_fix(subject, held),
+        )
+
+
+def _method_effects(subject: Subject, held: Holding, lost: list[str]) -> Iterator[Effect]:
+    if matches_nothing(subject):
+        name = _FINDERS.get(subject.adapter.peft_type or "")
+        if name is None:
+            yield from nothing_matches(subject)
+        else:
+            text = f"ValueError: No layer{'' if name == 'FRoD' else 's'} types compatible with {name} were found."
+            yield raises("peft", text)
+        return
+    inert = not held.finds_something and held.method.idle(held.options)
+    legacy = peft.Selection(subject.adapter, subject.base, legacy=True)
+    yield wrong("peft>=0.6", inert=inert)
+    if not all(legacy(module) for module in lost):
+        yield wrong("peft<0.6", inert=inert)
+
+
+def _method_fix(subject: Subject, held: Holding) -> Fix:
+    """What a method works out from all of its targets together is not restored by naming them in another order."""
+    title = "List the trained modules in target_modules"
+    shares = any(not slot.module for slot in held.slots.values()) or not held.method.idle(held.options)
+    stored = [key.module for key in (*held.exact.values(), *held.uncovered) if key.module]
+    names = derive_targets(subject, list(dict.fromkeys(stored)))
+    if shares or names is None or held.options("feedforward_modules"):
+        return Fix(title, Safety.DISPLAY)
+    return _list_targets(subject, names)
+
 
 def _effects(subject: Subject, lost: list[str]) -> Iterator[Effect]:
     adapter = subject.adapter
@@ -107,7 +162,8 @@ def matches_nothing(subject: Subject) -> bool:
     """Whether the targets select no module at all, as far as base (or, without one, stored names) tell."""
     if subject.base is not None:
         return not any(subject.selection(module) for module in subject.base.modules)
-    return not any(subject.selection(module) for module in subject.adapter.modules)
+    stored = subject.adapter.modules if subject.held is None else {key.module for key in subject.adapter.keys}
+    return not any(subject.selection(module) for module in stored)
 
 
 def nothing_matches(subject: Subject) -> Iterator[Effect]:
@@ -141,6 +197,10 @@ def _fix(subject: Subject) -> Fix:
     names = derive_targets(subject)
     if names is None:
         return Fix("List the trained modules in target_modules", Safety.DISPLAY)
+    return _list_targets(subject, names)
+
+
+def _list_targets(subject: Subject, names: list[str]) -> Fix:
     edits = [SetConfig("/target_modules", names)]
     for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
         if subject.adapter.get(field) not in (None, []):  # layers_to_transform 0 is the first layer
@@ -150,9 +210,9 @@ def _fix(subject: Subject) -> Fix:
     )
 
 
-def derive_targets(subject: Subject) -> list[str] | None:
+def derive_targets(subject: Subject, trained: list[str] | None = None) -> list[str] | None:
     """Names that select exactly the modules with stored tensors: leaf names where they do, else full paths."""
-    modules = list(subject.adapter.modules)
+    modules = trained or list(subject.adapter.modules)
     if not modules or "" in modules:  # no name selects the tensors of a module without a path
         return None
     leaves = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))

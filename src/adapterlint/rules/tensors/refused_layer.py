@@ -1,0 +1,149 @@
+"""AL220."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, Severity, raises
+from adapterlint.model.holding import Holding
+from adapterlint.model.methoddefaults import targets_by_default
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, Example, bert_base, llama_base, lora_config
+from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
+
+_NO_TARGETS = "ValueError: Please specify `target_modules` in `peft_config`"
+# The first release that fills in targets, where that is not the method's first one.
+_DEFAULTS_SINCE = {"LOHA": "0.17", "LOKR": "0.17", "OFT": "0.14"}
+
+
+class RefusedLayer(Rule):
+    """## What it does
+    Looks for targets that a method other than LoRA cannot change: an embedding for VeRA, a layer whose features are no
+    multiple of the block size, a base for which PEFT knows no default targets, a rank pattern for modules that are no
+    targets.
+
+    ## Why is this bad?
+    PEFT raises while it makes the layers.
+
+    ## Example
+    `{"peft_type": "VERA", "target_modules": ["q_proj", "embed_tokens"]}`
+
+    ## Fix
+    None that is sure: take the module out of `target_modules`, if no tensors were trained for it.
+
+    ## References
+    - PEFT `tuners/<method>/model.py`, `_create_new_module`, and `layer.py`; measured for each method, 0.4.0 to 0.21.2.
+    """
+
+    code = "AL220"
+    name = "refused-layer"
+    needs = ("config", "header", "base")
+    severity = Severity.ERROR
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        return [
+            Example("linear layers", VERA, vera_tensors(), llama_base()),
+            Example("default targets", {**VERA, "target_modules": None}, vera_tensors(), llama_base()),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        embedding = {**VERA, "target_modules": ["q_proj", "v_proj", "embed_tokens"]}
+        kernels = {"base_model.model.model.layers.0.self_attn.q_proj.c3a_kernel": ("F32", (5, 5, 3))}
+        norms = {"base_model.model.bert.encoder.layer.0.output.LayerNorm.ln_tuning_layers.weight": ("F32", (16,))}
+        pattern = {"model.layers.0.self_attn.o_proj.lora_E": [True, False]}
+        lora = {f"base_model.model.model.layers.0.self_attn.q_proj.lora_{x}": ("F32", (4, 16)) for x in "A"}
+        adalora = lora_config(peft_type="ADALORA", init_r=4, rank_pattern=pattern, target_modules=["q_proj"])
+        tuning = {"peft_type": "LN_TUNING", "target_modules": None}
+        return [
+            Example("an embedding", embedding, vera_tensors(), llama_base()),
+            Example("blocks", lora_config(peft_type="C3A", block_size=3), kernels, llama_base()),
+            Example("no defaults", tuning, norms, bert_base()),
+            Example("ranks of other modules", adalora, lora, llama_base()),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        held = subject.held
+        if held is None or held.method.prompt:
+            return
+        if held.refused:
+            module, text = next(iter(held.refused.items()))
+            yield self.finding(
+                f"{subject.adapter.peft_type} cannot change {first_names(held.refused)}: "
+                + text.removeprefix("ValueError: "),
+                subject.at_field("target_modules"),
+                effects=(_refusal(held, module, text),),
+            )
+        for message, effect in _early(subject, held):
+            yield self.finding(message, subject.at_field("target_modules"), effects=(effect,), severity=Severity.NOTE)
+        yield from self._no_defaults(subject)
+        yield from self._ranks(subject, held)
+
+    def _no_defaults(self, subject: Subject) -> Iterator[Finding]:
+        adapter, base = subject.adapter, subject.base
+        if base is None or not base.model_type or adapter.get("target_modules") is not None:
+            return
+        if adapter.peft_type in ("TRAINABLE_TOKENS", "OSF"):
+            return
+        since = _DEFAULTS_SINCE.get(adapter.peft_type or "")
+        unknown_base = targets_by_default(adapter.peft_type, base.model_type) is None
+        if unknown_base or since:
+            yield self.finding(
+                f"target_modules is null, and PEFT {f'before {since} ' if not unknown_base else ''}does not know which "
+                f"modules of {base.model_type!r} a {adapter.peft_type} adapter changes",
+                subject.at_field("target_modules"),
+                effects=(raises("peft" if unknown_base else f"peft<{since}", _NO_TARGETS),),
+                severity=Severity.NOTE,
+            )
+
+    def _ranks(self, subject: Subject, held: Holding) -> Iterator[Finding]:
+        """AdaLoRA resizes every module that its rank pattern names, whether it is one of its own or not."""
+        pattern = subject.adapter.get("rank_pattern")
+        if subject.adapter.peft_type != "ADALORA" or not isinstance(pattern, dict):
+            return
+        modules = {slot.module for slot in held.slots.values()}
+        named = {re.sub(r"\.lora_E(\.[^.]+)?$", "", name): mask for name, mask in pattern.items()}
+        lost = [module for module in named if module not in modules]
+        start = held.options("init_r")
+        odd = [module for module, mask in named.items() if isinstance(mask, list) and len(mask) != start]
+        if odd:
+            yield self.finding(
+                f"rank_pattern chooses among {len(named[odd[0]])} ranks for {odd[0]}, but init_r is {start}",
+                subject.at_field("rank_pattern"),
+                effects=(raises("peft", "IndexError: The shape of the mask"),),
+            )
+        if lost:
+            yield self.finding(
+                f"rank_pattern has ranks for {len(lost)} modules that are no targets: {first_names(lost)}",
+                subject.at_field("rank_pattern"),
+                effects=(raises("peft", "AttributeError: 'Linear' object has no attribute 'lora_E'"),),
+            )
+
+
+def _refusal(held: Holding, module: str, text: str) -> Effect:
+    targets = "peft>=0.14" if text.startswith("ValueError: You can only specify either r ") else held.targets
+    return raises(targets, text if ": " in text else f"ValueError: Target module {module} is not supported.")
+
+
+def _early(subject: Subject, held: Holding) -> Iterator[tuple[str, Effect]]:
+    """Layers that earlier releases refused: what they are, and the exception."""
+    layers = held.options.layers
+    if subject.adapter.peft_type == "OFT":
+        embedding = next((layer.module for layer in layers if layer.kind == "embedding"), None)
+        if embedding is not None:
+            text = f"ValueError: Target module Embedding is not supported: {embedding}"
+            yield f"OFT on the embedding {embedding} needs PEFT 0.19 or newer", raises("peft<0.19", text)
+    if subject.adapter.peft_type == "TRAINABLE_TOKENS":
+        linear = next((layer.module for layer in layers if layer.kind == "linear"), None)
+        if linear is not None:
+            text = "AttributeError: 'Linear' object has no attribute 'embedding_dim'"
+            yield f"PEFT 0.16 and 0.17 take embeddings only, and {linear} is none", raises("peft>=0.16,<0.18", text)
+    if subject.adapter.peft_type == "VERA":
+        sizes = {(layer.outputs, layer.inputs) for layer in layers}
+        if len(sizes) > 1:
+            text = "ValueError: Multiple target layers with different dimensions were specified. VeRA only supports a "
+            message = f"VeRA on layers of {len(sizes)} sizes needs PEFT 0.12 or newer"
+            yield message, raises("peft<0.12", text + "single dimension size.")
