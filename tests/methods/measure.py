@@ -1,12 +1,12 @@
 """What installed PEFT releases do with healthy and broken adapters of every method, against adapterlint's verdicts.
 
-    python measure.py make OUT                      healthy adapters, by the PEFT that is installed
-    python measure.py load OUT RESULT [DEFECT...]   load them, and broken ones, with the PEFT that is installed
-    python measure.py judge OUT RESULT...           compare the results with adapterlint's verdicts
-    python measure.py all OUT ENVIRONMENTS VERSION...   everything, release by release
+    python measure.py make OUT [RECIPE...]          healthy adapters, by the PEFT that is installed
+    python measure.py load OUT RESULT [CASE...]     load them, and broken ones, with the PEFT that is installed
+    python measure.py judge OUT RESULT... [CASE...] compare the results with adapterlint's verdicts
+    python measure.py all OUT ENVIRONMENTS          everything, release by release
 
-ENVIRONMENTS is a directory with ``base/bin/python``, ``peft/<release>`` and ``stacks/<name>``, each a folder for
-PYTHONPATH, and ``stacks.json`` that says which stack a release needs. OUT/<writer>/<recipe>/ holds a healthy adapter.
+OUT/<writer>/<recipe>/ holds a healthy adapter; a CASE is a pattern of <writer>/<recipe>/<defect>. ENVIRONMENTS is a
+JSON file, {release: {"python": interpreter, "path": [folders for PYTHONPATH]}}; every release writes and loads.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -178,6 +179,21 @@ def _mark(truth: str, said: str) -> str:
     return "false_alarm" if truth == "loads" else "wrong_kind"
 
 
+def everything(out: Path, environments: Path) -> int:
+    """Make, load and judge with every release of the environments file; one process each."""
+    stacks = json.loads(environments.read_text())
+    results = []
+    for command in ("make", "load"):
+        for release, stack in stacks.items():
+            more = []
+            if command == "load":
+                results.append(out / f"{release}.json")
+                more = [str(results[-1])]
+            variables = {**os.environ, "PYTHONPATH": os.pathsep.join(stack["path"])}
+            subprocess.run([stack["python"], __file__, command, str(out), *more], env=variables, check=True)
+    return judge(out, results)
+
+
 def main(arguments: list[str]) -> int:
     command, out, *rest = arguments
     if command == "make":
@@ -188,6 +204,8 @@ def main(arguments: list[str]) -> int:
     elif command == "judge":
         files = [Path(item) for item in rest if item.endswith(".json")]
         return judge(Path(out), files, [item for item in rest if not item.endswith(".json")])
+    elif command == "all":
+        return everything(Path(out), Path(rest[0]))
     return 0
 
 

@@ -545,6 +545,9 @@ def _names() -> Iterator[Case]:
         yield Case(f"names-{first}-{second}", "bert", {first: bert(), second: bert()})
         yield Case(f"names-heads-{first}-{second}", "bert", {first: head, second: head})
     yield Case("names-reversed", "llama", {"b": llama(), "a": llama()})
+    yield Case("names-target-head", "bert", {"query": head, "chat": bert()})
+    yield Case("names-target-heads", "bert", {"query": head, "chat": bert(saves=("pooler.dense",))})
+    yield Case("names-target-last", "bert", {"chat": bert(), "query": head})
 
 
 def _others() -> Iterator[Case]:

@@ -1,4 +1,7 @@
-"""Puts results of measure.py, one file a release, into one table: python collect.py RESULT.json... > measured.json"""
+"""Puts results of measure.py, one file or more a release, into one table.
+
+python tests/operations/collect.py RESULT.json... > tests/operations/measured.json
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import battery
 
 OPERATIONS = ("load", "merge", "mixed_batch", "delete", "hotswap", "weighted", "save", "native")
 LETTERS = {"ok": ".", "wrong": "W", "raises": "R", "unknown": "?"}
@@ -18,7 +25,7 @@ def main() -> None:
         result = json.loads(Path(path).read_text())
         found.setdefault(result["peft"], {}).update(result["cases"])
     releases = sorted(found, key=lambda release: [int(part) for part in release.split(".")])
-    names = list(dict.fromkeys(name for release in reversed(releases) for name in found[release]))
+    names = [case.name for case in battery.cases() if any(case.name in cases for cases in found.values())]
     rows = []
     for name in names:
         cells = {
@@ -27,7 +34,7 @@ def main() -> None:
             )
             for operation in OPERATIONS
         }
-        rows.append(f'  {json.dumps(name)}: {json.dumps(cells)}')
+        rows.append(f"  {json.dumps(name)}: {json.dumps(cells)}")
     print('{\n "releases": ' + json.dumps(releases) + ',\n "cases": {\n' + ",\n".join(rows) + "\n }\n}")
 
 

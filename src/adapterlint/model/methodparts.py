@@ -26,6 +26,7 @@ from adapterlint.model.methods import (
     over,
     times,
 )
+from adapterlint.model.patterns import compiled
 
 
 def is_feedforward(options: Options, module: str) -> bool | None:
@@ -34,10 +35,8 @@ def is_feedforward(options: Options, module: str) -> bool | None:
     if names is None and options.base is not None:
         names = feedforward_by_default(options.base.model_type)
     if isinstance(names, str):
-        try:
-            return re.fullmatch(names, module) is not None
-        except re.error:
-            return None
+        pattern = compiled(names)
+        return None if pattern is None else pattern.fullmatch(module) is not None
     if not isinstance(names, (list, tuple)):
         return None
     return any(isinstance(name, str) and module.endswith(name) for name in names)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from math import sqrt
 from typing import Any, Literal
 
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.methoddefaults import targets_by_default
+from adapterlint.model.patterns import compiled, explosive
 
 IMPLIED_HEADS = {
     "SEQ_CLS": ("classifier", "score"),
@@ -116,7 +116,10 @@ class Selection:
             return self._all_linear(base)
         if isinstance(targets, str):
             pattern = targets
-            if _compiled(pattern) is None:
+            if explosive(pattern):
+                self.known = False  # AL115 says so
+                return lambda module: True
+            if compiled(pattern) is None:
                 return lambda module: False
             return lambda module: _fullmatch(pattern, module)
         names = tuple(name for name in targets if isinstance(name, str)) if isinstance(targets, (list, tuple)) else ()
@@ -170,17 +173,9 @@ def selected_modules(adapter: Adapter, base: Base, legacy: bool = False) -> tupl
     return tuple(module for module in base.modules if selection(module) and saved_root(saved, module) is None)
 
 
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(pattern)
-    except (re.error, RecursionError, OverflowError):
-        return None
-
-
 def _fullmatch(pattern: str, module: str) -> bool:
-    compiled = _compiled(pattern)
-    return compiled is not None and compiled.fullmatch(module) is not None
+    found = compiled(pattern)
+    return found is not None and found.fullmatch(module) is not None
 
 
 def _ends(module: str, name: str) -> bool:
@@ -198,8 +193,8 @@ def layer_index(module: str, layers_pattern: Any = None) -> int | None:
         match = re.match(r".*?\.[^.]*\.(?P<idx>\d+)\.", module)
         return int(match["idx"]) if match else None
     for pattern in [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern:
-        compiled = _compiled(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
-        match = compiled.match(module) if compiled else None
+        found = compiled(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
+        match = found.match(module) if found else None
         if match:
             return int(match["idx"])
     return None
@@ -256,5 +251,5 @@ def _pattern_names(adapter: Adapter, field: str) -> list[str]:
 
 
 def _matches(pattern: str, module: str) -> bool:
-    compiled = _compiled(pattern)
-    return compiled is not None and compiled.match(module) is not None
+    found = compiled(pattern)
+    return found is not None and found.match(module) is not None

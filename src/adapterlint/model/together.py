@@ -15,77 +15,16 @@ from adapterlint.model.keys import Kind
 from adapterlint.model.subject import SetSubject, Subject
 
 # Siblings in the order in which transformers' model classes create them; the order of a checkpoint is alphabetical.
-_CREATED = [
-    "shared",
-    "wte",
-    "wpe",
-    "embed_tokens",
-    "embed_in",
-    "embeddings",
-    "word_embeddings",
-    "position_embeddings",
-    "token_type_embeddings",
-    "encoder",
-    "decoder",
-    "layers",
-    "layer",
-    "h",
-    "block",
-    "transformer",
-    "attention",
-    "self_attn",
-    "attn",
-    "self_attention",
-    "SelfAttention",
-    "self",
-    "query_key_value",
-    "c_attn",
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "out_proj",
-    "query",
-    "key",
-    "value",
-    "q",
-    "k",
-    "v",
-    "o",
-    "q_lin",
-    "k_lin",
-    "v_lin",
-    "out_lin",
-    "intermediate",
-    "ffn",
-    "mlp",
-    "DenseReluDense",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-    "dense_h_to_4h",
-    "dense_4h_to_h",
-    "c_fc",
-    "c_proj",
-    "lin1",
-    "lin2",
-    "wi",
-    "wi_0",
-    "wi_1",
-    "wo",
-    "output",
-    "dense",
-    "norm",
-    "ln_f",
-    "pooler",
-    "lm_head",
-    "embed_out",
-    "pre_classifier",
-    "classifier",
-    "score",
-    "qa_outputs",
-]
-_RANK = {name: number for number, name in enumerate(_CREATED)}
+_CREATED = (
+    "shared wte wpe embed_tokens embed_in embeddings embeddings_project "
+    "word_embeddings position_embeddings token_type_embeddings "
+    "encoder decoder layers layer h block transformer attention self_attn attn self_attention SelfAttention self "
+    "query_key_value c_attn q_proj k_proj v_proj o_proj query key value q k v o q_lin k_lin v_lin out_lin "
+    "intermediate ffn mlp DenseReluDense gate_proj up_proj down_proj dense_h_to_4h dense_4h_to_h c_fc c_proj lin1 lin2 "
+    "wi wi_0 wi_1 wo output dense out_proj norm ln_f pooler"
+)
+_RANK = {name: number for number, name in enumerate(_CREATED.split())}
+_HEADS = ("lm_head", "embed_out", "pre_classifier", "classifier", "score", "qa_outputs")  # behind all others
 
 
 class SavedSets(NamedTuple):
@@ -184,6 +123,8 @@ def in_model_order(modules: Iterable[str]) -> list[str]:
 def _place(part: str) -> tuple[int, int, str]:
     if part.isdigit():
         return 0, int(part), ""
+    if part in _HEADS:
+        return 3, _HEADS.index(part), ""
     return (1, _RANK[part], "") if part in _RANK else (2, 0, part)
 
 
@@ -217,6 +158,31 @@ def has_lora_bias(member: Subject) -> bool:
     """Whether an adapter stores a bias of B and uses it."""
     stored = any(key.kind is Kind.LORA_BIAS for key in member.adapter.lora_keys)
     return member.adapter.get("lora_bias") is True and stored
+
+
+def entered_copies(subject: SetSubject, names: Iterable[str]) -> list[tuple[Subject, str, Subject | None]]:
+    """Copies of saved modules that pass for targets, because their adapter is called as one (``query``, say).
+
+    Args:
+        subject: the set.
+        names: target names; adapters called otherwise are left out.
+
+    Returns:
+        The adapter, its saved module, and the later adapter that has put LoRA layers into the copy, if one has.
+    """
+    sets, wanted = saved_sets(subject, heads_for_all=True), set(names)
+    found = []
+    for number, owner in enumerate(subject.members):
+        for module in sorted(sets.saved[number]) if owner.adapter.name in wanted else ():
+            later = range(number + 1, len(subject.members))
+            entering = (
+                subject.members[index]
+                for index in later
+                if owner.adapter.name in subject.members[index].adapter.names("target_modules")
+                and module not in sets.saved[index]
+            )
+            found.append((owner, module, next(entering, None)))
+    return found
 
 
 def shown(value: object) -> str:

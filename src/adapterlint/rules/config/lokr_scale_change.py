@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from adapterlint.findings import Edit, Finding, Fix, Safety, SetConfig, Severity, wrong
 from adapterlint.model.adapter import Adapter
+from adapterlint.model.patterns import compiled
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example
@@ -92,11 +92,9 @@ def _value(adapter: Adapter, name: str, module: str) -> Any:
     """Rank or alpha of a module, by pattern or by default."""
     patterns = adapter.get("rank_pattern" if name == "r" else "alpha_pattern")
     for key, value in patterns.items() if isinstance(patterns, dict) else ():
-        try:
-            if re.match(rf"(.*\.)?({key})$", module):
-                return value
-        except re.error:
-            continue
+        pattern = compiled(rf"(.*\.)?({key})$")
+        if pattern is not None and pattern.match(module):
+            return value
     return adapter.get(name, _DEFAULT)
 
 

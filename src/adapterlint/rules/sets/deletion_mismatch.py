@@ -37,7 +37,7 @@ class DeletionMismatch(SetRule):
 
     ## References
     - PEFT `tuners/tuners_utils.py`, `delete_adapter`; `utils/other.py`, `ModulesToSaveWrapper.delete_adapter`.
-    - Measured on 0.8.2 to 0.21.2.
+    - Measured on 0.8.2 to 0.21.2; see docs/operations.md.
     """
 
     code = "AL515"

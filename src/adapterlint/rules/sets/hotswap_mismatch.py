@@ -67,7 +67,8 @@ class HotswapMismatch(SetRule):
     None that keeps the files as they are: train with equal targets and no saved modules, widest adapter first.
 
     ## References
-    - PEFT `utils/hotswap.py`; measured on 0.14.0 to 0.21.2.
+    - PEFT `utils/hotswap.py`.
+    - Measured on 0.14.0 to 0.21.2; see docs/operations.md.
     """
 
     code = "AL503"

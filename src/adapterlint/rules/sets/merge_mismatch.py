@@ -33,7 +33,8 @@ class MergeMismatch(SetRule):
     The `union` form (AL501), or load the adapter alone before merging it.
 
     ## References
-    - PEFT `utils/other.py`, `unload_and_optionally_merge_module`; 3af2ad701 (0.21.0); measured on 0.8.2 to 0.21.2.
+    - PEFT `utils/other.py`, `unload_and_optionally_merge_module`; 3af2ad701 (0.21.0).
+    - Measured on 0.8.2 to 0.21.2; see docs/operations.md.
     """
 
     code = "AL516"

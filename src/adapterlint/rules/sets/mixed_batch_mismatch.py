@@ -42,7 +42,7 @@ class MixedBatchMismatch(SetRule):
 
     ## References
     - PEFT `utils/other.py`, `_mixed_batch_forward`; `tuners/lora/layer.py`, `_check_forward_args`.
-    - Measured on 0.8.2 to 0.21.2.
+    - Measured on 0.8.2 to 0.21.2; see docs/operations.md.
     """
 
     code = "AL504"

@@ -26,7 +26,8 @@ class OperationOutsideTarget(SetRule):
     None in the files: use a newer PEFT.
 
     ## References
-    - PEFT 21fc8bd71 (0.16.0); measured on 0.8.2 to 0.21.2.
+    - PEFT 21fc8bd71 (0.16.0).
+    - Measured on 0.8.2 to 0.21.2; see docs/operations.md.
     """
 
     code = "AL518"

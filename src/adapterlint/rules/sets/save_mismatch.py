@@ -10,7 +10,7 @@ from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import LORA_KINDS, PREFIX, Key, Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
-from adapterlint.model.together import declared_sets, saved_sets, trains_rows
+from adapterlint.model.together import declared_sets, entered_copies, saved_kind, saved_sets, trains_rows
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
@@ -55,7 +55,8 @@ class SaveMismatch(SetRule):
     By hand: rename the directories, or pass other adapter names; save each adapter from a model of its own.
 
     ## References
-    - PEFT `utils/save_and_load.py`, `get_peft_model_state_dict`; peft#2252, peft#2772; measured on 0.8.2 to 0.21.2.
+    - PEFT `utils/save_and_load.py`, `get_peft_model_state_dict`; peft#2252, peft#2772.
+    - Measured on 0.8.2 to 0.21.2; see docs/operations.md.
     """
 
     code = "AL517"
@@ -92,6 +93,7 @@ class SaveMismatch(SetRule):
                 yield from self._names(subject, member, held)
         for member in subject.members:
             yield from self._undeclared(subject, member)
+        yield from self._entered(subject)
         yield from self._rows(subject)
         yield from self._biases(subject)
         yield from self._wrappers(subject)
@@ -143,6 +145,21 @@ class SaveMismatch(SetRule):
                 effects=(wrong("peft", operation=_OPERATION, adapter=member.adapter.name),),
                 adapters=subject.paths,
             )
+
+    def _entered(self, subject: SetSubject) -> Iterator[Finding]:
+        for owner, module, later in entered_copies(subject, (member.adapter.name for member in subject.members)):
+            if later is not None and saved_kind(subject, module) in ("linear", "embedding"):
+                token = "lora_A" if saved_kind(subject, module) == "linear" else "lora_embedding_A"
+                end = f"{token}.{later.adapter.name}" + (".weight" if token == "lora_A" else "")
+                text = f"KeyError: 'modules_to_save.{owner.adapter.name}.{end}'"
+                yield self.finding(
+                    f"the target {owner.adapter.name} of {later.adapter.name} also selects {module} of the adapter "
+                    "of this name",
+                    later.at_field("target_modules"),
+                    effects=(raises("peft>=0.20", text, operation=_OPERATION, adapter=owner.adapter.name),),
+                    adapters=subject.paths,
+                )
+                return
 
     def _rows(self, subject: SetSubject) -> Iterator[Finding]:
         lacking = [member for member in subject.members if not trains_rows(member)]

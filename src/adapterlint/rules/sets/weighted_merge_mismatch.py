@@ -12,6 +12,7 @@ from adapterlint.model import peft
 from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.model.together import (
     declared_sets,
+    entered_copies,
     has_dora,
     has_lora_bias,
     in_model_order,
@@ -49,7 +50,8 @@ class WeightedMergeMismatch(SetRule):
     None that keeps the files as they are. For ranks alone: combine with `cat` or `svd`, not `linear`.
 
     ## References
-    - PEFT `tuners/lora/model.py`, `add_weighted_adapter`; peft#3761, peft#3737; measured on 0.8.2 to 0.21.2.
+    - PEFT `tuners/lora/model.py`, `add_weighted_adapter`; peft#3761, peft#3737.
+    - Measured on 0.8.2 to 0.21.2; see docs/operations.md.
     """
 
     code = "AL505"
@@ -214,6 +216,13 @@ def _names(subject: SetSubject) -> Iterator[_Cause]:
         )
         reason = f"up to 0.15 the target {named.adapter.name} also selects parts of the adapter of this name"
         yield named, "target_modules", reason, (_raise("peft<0.16", text),)
+    first = saved_sets(subject, heads_for_all=True).saved[0]
+    for owner, module, entering in entered_copies(subject, listed):
+        if entering is None and module not in first:
+            reason = f"the target {owner.adapter.name} also selects {module} of the adapter of this name"
+            effect = _raise("peft>=0.16", "IndexError: list index out of range")
+            yield owner, "target_modules", reason, (effect,)
+            return
 
 
 def _bias(subject: SetSubject) -> Iterator[_Cause]:

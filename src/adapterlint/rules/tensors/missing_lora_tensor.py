@@ -68,7 +68,7 @@ class MissingLoraTensor(Rule):
         adapter = subject.adapter
         if subject.held is not None:
             yield from self._of_method(subject, subject.held)
-        if not adapter.is_lora or not adapter.modules:
+        if not adapter.is_lora or not adapter.modules or not subject.selection.known:
             return
         if subject.base is not None:
             missing = _absent_in_base(subject)

@@ -17,6 +17,8 @@ _NO_TARGETS = "ValueError: Please specify `target_modules` in `peft_config`"
 # The first release that fills in targets, where that is not the method's first one.
 _DEFAULTS_SINCE = {"LOHA": "0.17", "LOKR": "0.17", "OFT": "0.14"}
 
+_WITHOUT_RANK = frozenset({"OFT", "ADALORA", "SUPERTUNING", "ADAMSS"})
+
 
 class RefusedLayer(Rule):
     """## What it does
@@ -39,7 +41,7 @@ class RefusedLayer(Rule):
 
     code = "AL220"
     name = "refused-layer"
-    needs = ("config", "header", "base")
+    needs = ("config", "header")
     severity = Severity.ERROR
 
     @staticmethod
@@ -63,12 +65,14 @@ class RefusedLayer(Rule):
             Example("blocks", lora_config(peft_type="C3A", block_size=3), kernels, llama_base()),
             Example("no defaults", tuning, norms, bert_base()),
             Example("ranks of other modules", adalora, lora, llama_base()),
+            Example("no rank", {**VERA, "r": 0}, vera_tensors(), llama_base()),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         held = subject.held
         if held is None or held.method.prompt:
             return
+        yield from self._no_rank(subject, held)
         if held.refused:
             module, text = next(iter(held.refused.items()))
             yield self.finding(
@@ -81,6 +85,19 @@ class RefusedLayer(Rule):
             yield self.finding(message, subject.at_field("target_modules"), effects=(effect,), severity=Severity.NOTE)
         yield from self._no_defaults(subject)
         yield from self._ranks(subject, held)
+
+    def _no_rank(self, subject: Subject, held: Holding) -> Iterator[Finding]:
+        """A rank of zero or null; the methods that can do without one are left out, and AdaLoRA has another."""
+        value = held.options("r")
+        if subject.adapter.peft_type in _WITHOUT_RANK or "r" not in (subject.adapter.config or {}):
+            return
+        if value is None or (isinstance(value, int) and value <= 0):
+            text = f"ValueError: `r` should be a positive integer value but the value passed is {value}"
+            yield self.finding(
+                f"r is {value!r}, and {subject.adapter.peft_type} needs a rank",
+                subject.at_field("r"),
+                effects=(raises("peft", text if value is not None else "TypeError"),),
+            )
 
     def _no_defaults(self, subject: Subject) -> Iterator[Finding]:
         adapter, base = subject.adapter, subject.base
@@ -106,7 +123,7 @@ class RefusedLayer(Rule):
             return
         modules = {slot.module for slot in held.slots.values()}
         named = {re.sub(r"\.lora_E(\.[^.]+)?$", "", name): mask for name, mask in pattern.items()}
-        lost = [module for module in named if module not in modules]
+        lost = [module for module in named if module not in modules and subject.base is not None]
         start = held.options("init_r")
         odd = [module for module, mask in named.items() if isinstance(mask, list) and len(mask) != start]
         if odd:
