@@ -67,7 +67,7 @@ def many_names() -> bytes:
 
 
 LARGE: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
-    "a name of 100 kB": (WEIGHTS, long_name, {"AL205", "AL208"}),
+    "a name of 100 kB": (WEIGHTS, long_name, {"AL205", "AL208", "AL401"}),
     "20,000 tensors": (WEIGHTS, many_names, {"AL209"}),
     "a header of a million braces": (WEIGHTS, lambda: weights(b'{"a":' * 1_000_000), {"AL005"}),
     "a header of a million brackets": (WEIGHTS, lambda: weights(b'{"a":' + b"[" * 1_000_000), {"AL005"}),

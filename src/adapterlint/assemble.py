@@ -15,6 +15,7 @@ from adapterlint.model.base import Base
 from adapterlint.model.subject import Subject
 from adapterlint.model.tensor import Tensor
 from adapterlint.reading import gitattributes, jsontext, lfs, payload, safetensors
+from adapterlint.reading.plainfile import read_small
 from adapterlint.reading.problems import Problem
 
 if TYPE_CHECKING:
@@ -128,8 +129,7 @@ def _tracked(path: str, name: str) -> Iterator[Problem]:
 def read_config(path: str) -> jsontext.Document:
     """The config document of an adapter directory, with positions; an unreadable file is a problem record."""
     try:
-        with open(os.path.join(path, CONFIG_FILE), "rb") as file:
-            return jsontext.read_text(file.read())
+        return jsontext.read_text(read_small(os.path.join(path, CONFIG_FILE)))
     except OSError as error:
         problem = Problem("unreadable", f"{CONFIG_FILE} cannot be read: {error.strerror}")
         return jsontext.Document("", problems=(problem,), readable=False)

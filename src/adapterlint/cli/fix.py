@@ -154,7 +154,7 @@ class Fix:
             click.echo(json.dumps(self._json, indent=2))
         else:
             for proof in proofs:
-                click.echo(f"proved {printable(proof.path)}: {describe(proof)}")
+                click.echo(f"proved {printable(proof.path)}: {printable(describe(proof))}")
             self._report_left(plan, written=True)
         return EXIT_FINDINGS if plan.left or plan.refusals else 0
 

@@ -59,11 +59,12 @@ def saves(names: Iterable[str], module: str) -> bool:
 def saved_root(names: Iterable[str], module: str) -> str | None:
     """The outermost ancestor of ``module`` (or itself) that the names select; None if none is."""
     wanted = tuple(names)
-    parts = module.split(".")
-    for end in range(1, len(parts) + 1):
-        path = ".".join(parts[:end])
-        if saves(wanted, path):
-            return path
+    end = 0 if wanted else -1
+    while end >= 0:
+        end = module.find(".", end + 1)
+        stop = end if end >= 0 else len(module)
+        if any(module.endswith(name, 0, stop) for name in wanted):
+            return module[:stop]
     return None
 
 

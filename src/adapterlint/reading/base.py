@@ -10,6 +10,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from .lfs import parse_pointer
+from .plainfile import read_small
 from .problems import Problem
 from .safetensors import DTYPE_BITS, read_header
 
@@ -182,10 +183,7 @@ def _read_object(path: str, name: str, problems: list[Problem]) -> dict[str, Any
     """A JSON object from a file; None, and a problem, if it is none."""
     kind = "config" if name == CONFIG else "index"
     try:
-        with open(os.path.join(path, name), "rb") as file:
-            raw = file.read(MAX_JSON_BYTES + 1)
-        if len(raw) > MAX_JSON_BYTES:
-            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
+        raw = read_small(os.path.join(path, name), MAX_JSON_BYTES)
         pointer = parse_pointer(raw)
         if pointer is not None:
             message = f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull`"

@@ -291,7 +291,7 @@ def _scales(slot: _Slot, other: Subject, old: bool) -> _Problem | None:
     first, differing = slot.member, []
     modules = slot.layers.intersection(other.covered)
     if not any(member.adapter.get(pattern) for member in (first, other) for pattern in _PATTERNS):
-        modules = frozenset(list(modules)[:1])  # one for all
+        modules = frozenset(sorted(modules)[:1])  # one for all
     for module in in_model_order(modules):
         try:
             own = peft.scale(other.adapter, module)

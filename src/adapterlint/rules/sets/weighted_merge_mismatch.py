@@ -276,7 +276,9 @@ def _layer_ranks(subject: SetSubject) -> Iterator[_Cause]:
         ranks = Counter(
             member.adapter.shape(entry.a)[0]
             for member in subject.members
-            if (entry := member.covered.get(module)) is not None and entry.a is not None
+            if (entry := member.covered.get(module)) is not None
+            and entry.a is not None
+            and member.adapter.shape(entry.a)
         )
         if len(ranks) > 1:
             old = "RuntimeError: The size of tensor a must match the size of tensor b at non-singleton dimension 0"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Severity, raises
+from adapterlint.model import schema
 from adapterlint.model.holding import Holding
 from adapterlint.model.methoddefaults import targets_by_default
 from adapterlint.model.subject import Subject, first_names
@@ -49,6 +50,9 @@ class RefusedLayer(Rule):
         return [
             Example("linear layers", VERA, vera_tensors(), llama_base()),
             Example("default targets", {**VERA, "target_modules": None}, vera_tensors(), llama_base()),
+            Example(
+                "a rank that the method does not have", lora_config(peft_type="IA3", r=0), _vectors(), llama_base()
+            ),
         ]
 
     @staticmethod
@@ -88,8 +92,8 @@ class RefusedLayer(Rule):
 
     def _no_rank(self, subject: Subject, held: Holding) -> Iterator[Finding]:
         """A rank of zero or null; the methods that can do without one are left out, and AdaLoRA has another."""
-        value = held.options("r")
-        if subject.adapter.peft_type in _WITHOUT_RANK or "r" not in (subject.adapter.config or {}):
+        value, kind = held.options("r"), schema.config_type(subject.adapter.peft_type)
+        if kind is None or "r" not in kind.fields or kind.name in _WITHOUT_RANK:
             return
         if value is None or (isinstance(value, int) and value <= 0):
             text = f"ValueError: `r` should be a positive integer value but the value passed is {value}"
@@ -164,3 +168,8 @@ def _early(subject: Subject, held: Holding) -> Iterator[tuple[str, Effect]]:
             text = "ValueError: Multiple target layers with different dimensions were specified. VeRA only supports a "
             message = f"VeRA on layers of {len(sizes)} sizes needs PEFT 0.12 or newer"
             yield message, raises("peft<0.12", text + "single dimension size.")
+
+
+def _vectors() -> dict[str, tuple[str, tuple[int, ...]]]:
+    stem = "base_model.model.model.layers.{}.self_attn.{}.ia3_l"
+    return {stem.format(layer, leaf): ("F32", (16, 1)) for layer in (0, 1) for leaf in ("q_proj", "v_proj")}
