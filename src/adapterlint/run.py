@@ -229,15 +229,18 @@ def loads_in_every_order(
         errors: where tracebacks of rules that crash are added.
     """
     own = [finding for member in members for finding in member.findings]
-    found = [finding for order in orders(subject)[1:] for finding in _set_findings(order, errors)]
+    found = [finding for order in orders(subject)[1:] for finding in _set_findings(order, errors, loading=True)]
     return loads_since([*findings, *found, *own], bundled())
 
 
-def _set_findings(subject: SetSubject, errors: list[str]) -> list[Finding]:
+def _set_findings(subject: SetSubject, errors: list[str], loading: bool = False) -> list[Finding]:
+    """What the set rules say; with ``loading`` only those that say something about loading."""
     findings: list[Finding] = []
     if any(member.adapter.config is None for member in subject.members):
         return findings
     for rule in set_rules():
+        if loading and not rule.loading:
+            continue
         try:
             findings.extend(rule.check(subject))
         except Exception:
@@ -316,11 +319,11 @@ def _adapter_report(checked: Checked, targets: Sequence[Target]) -> AdapterRepor
 
 def _set_report(checked: CheckedSet, targets: Sequence[Target]) -> SetReport:
     subject, everything = checked.subject, checked.everything
-    has_base = subject.base is not None
+    has_base, first = subject.base is not None, subject.members[0].adapter
 
     def all_verdicts(operation: str) -> dict[str, Verdict]:
         return {
-            str(target): verdict(everything, target, scope="set", has_base=has_base, operation=operation)
+            str(target): verdict(everything, target, scope="set", has_base=has_base, operation=operation, first=first)
             for target in targets
         }
 

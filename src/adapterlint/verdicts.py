@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from adapterlint.findings import CONFIG_FILE, Effect, Finding, Outcome, Severity, covers
+from adapterlint.model.adapter import Adapter
 from adapterlint.model.target import Target
 from adapterlint.report import Verdict
 
 LOAD = "load"
 INTERNAL_ERROR = "AL999"
 OPERATIONS = ("merge", "mixed_batch", "delete", "hotswap", "weighted", "save", "native")
+_MENDED = frozenset({"AL501", "AL510"})
+"""Rules about which adapter is active: operations name the one they want, and have rules of their own for the rest."""
+_OF_PEFT_MODEL = frozenset({"AL509", "AL512"})
+"""Rules about classes that transformers' own loader does not use."""
 _STAGES = {"load": 0, "after_load": 1, "switch": 2, "after_switch": 3, None: 4}
 
 
@@ -21,6 +26,7 @@ def verdict(
     scope: str,
     has_base: bool,
     operation: str = LOAD,
+    first: Adapter | None = None,
 ) -> Verdict:
     """The worst effect of the findings on one target.
 
@@ -29,13 +35,15 @@ def verdict(
         target: the release.
         scope: ``alone`` for an adapter loaded as ``default``, ``set`` for one under its own name.
         has_base: whether the base was there; if not, ``loads`` rests on it.
-        operation: which operation the effects must be about.
+        operation: which operation the effects must be about. Each begins with loading, so what loading breaks for good
+            counts as well.
+        first: the first adapter of the set.
     """
     hits = [
         (finding, effect)
         for finding in findings
         for effect in finding.effects
-        if effect.operation == operation
+        if (effect.operation == operation or _carries(finding, effect, operation, first))
         and effect.scope in ("any", scope)
         and covers(effect.targets, target.name, target.version)
     ]
@@ -43,16 +51,33 @@ def verdict(
         return Verdict(Outcome.LOADS, assumes=() if has_base else ("base",))
     worst = max(effect.outcome.rank for _, effect in hits)
     chosen = [(finding, effect) for finding, effect in hits if effect.outcome.rank == worst]
-    first = min(chosen, key=_when)[1]
+    met = min(chosen, key=_when)[1]
     return Verdict(
-        outcome=first.outcome,
-        inert=first.outcome is Outcome.WRONG and all(effect.inert for _, effect in chosen),
-        stage=first.stage,
-        adapter=first.adapter,
+        outcome=met.outcome,
+        inert=met.outcome is Outcome.WRONG and all(effect.inert for _, effect in chosen),
+        stage=met.stage,
+        adapter=met.adapter,
         rules=tuple(sorted({finding.rule for finding, _ in chosen})),
-        exception=first.exception,
+        exception=met.exception,
         missing=tuple(sorted({item for _, effect in chosen for item in effect.missing})),
     )
+
+
+def _carries(finding: Finding, effect: Effect, operation: str, first: Adapter | None) -> bool:
+    """Whether what happens at loading decides a later operation too."""
+    if effect.operation != LOAD or operation == LOAD:
+        return False
+    of_first = first is not None and first.path == finding.location.path and not finding.adapters
+    if operation == "hotswap":  # loads the first adapter only, and reads the files of the others
+        return of_first or (not finding.adapters and finding.rule < "AL1")
+    if operation == "native" and finding.rule in _OF_PEFT_MODEL:
+        return False
+    if effect.outcome is Outcome.WRONG:
+        if operation == "save":
+            return finding.location.tensor is not None and not finding.adapters
+        if operation == "delete" and finding.rule != "AL502":  # the first adapter is gone
+            return not of_first and (first is None or effect.adapter != first.name)
+    return finding.rule not in _MENDED
 
 
 def _when(hit: tuple[Finding, Effect]) -> tuple[int, bool, str]:

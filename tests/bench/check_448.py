@@ -24,7 +24,7 @@ from pathlib import Path
 LIMIT = 8.0
 LAYERS, RANK, WIDTH = 32, 2, 4
 MODULES = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
-HEAVY = ("torch", "transformers", "peft", "libcst", "numpy", "jsonschema", "safetensors")
+HEAVY = ("torch", "transformers", "peft", "libcst", "numpy", "jsonschema")
 
 
 def write_adapter(directory: Path) -> None:

@@ -82,6 +82,8 @@ class SetRule(_RuleBase):
     """A rule about adapters that are loaded together."""
 
     needs: ClassVar[tuple[Need, ...]] = ("set",)
+    loading: ClassVar[bool] = True
+    """Whether it may say something about loading; if not, it looks at the set's own order only."""
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         """Report what is wrong with the set."""
