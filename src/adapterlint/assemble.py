@@ -14,7 +14,7 @@ from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import Subject
 from adapterlint.model.tensor import Tensor
-from adapterlint.reading import gitattributes, jsontext, lfs, payload, safetensors
+from adapterlint.reading import basepath, gitattributes, jsontext, lfs, payload, safetensors
 from adapterlint.reading.plainfile import read_small
 from adapterlint.reading.problems import Problem
 
@@ -30,7 +30,7 @@ _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 # Training state that lies beside adapters, by the start of its name: never an adapter under another name.
 _TRAINING_STATE = ("optimizer", "scheduler", "scaler", "training", "trainer", "rng_state", "random_states")
 _MAX_CANDIDATES = 16
-_PEEK_BYTES = 4096  # a multiple of every element size
+_PEEK_BYTES = 512  # a multiple of every element size
 # Fatal, so that nothing is concluded from tensors that were not read.
 _NOT_FOLLOWED = Problem("not-followed", "the file could not be followed to its end: what torch does with it is open")
 
@@ -266,9 +266,7 @@ def find_base(adapter: Adapter) -> str | None:
     reference = adapter.get("base_model_name_or_path")
     if not isinstance(reference, str) or not reference:
         return None
-    from adapterlint.reading import base as base_reader
-
-    return base_reader.find_base(reference, adapter.path)
+    return basepath.find_base(reference, adapter.path)
 
 
 class FilePayload:
@@ -286,6 +284,7 @@ class FilePayload:
         self._base = base_directory
         self._budget = budget
         self._files: dict[str, int] = {}
+        self._paths: dict[str, str] = {}
         self.partial = False
         """Whether the budget left tensors unread."""
 
@@ -344,7 +343,10 @@ class FilePayload:
         return self._equal(tensor, self._path(tensor), other, self._path(other))
 
     def _path(self, tensor: Tensor) -> str:
-        return os.path.join(self._directory, tensor.file)
+        path = self._paths.get(tensor.file)
+        if path is None:
+            path = self._paths[tensor.file] = os.path.join(self._directory, tensor.file)
+        return path
 
     def _equal(self, tensor: Tensor, path: str, other: Tensor, other_path: str) -> bool | None:
         if tensor.offset < 0 or other.offset < 0:

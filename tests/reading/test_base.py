@@ -11,7 +11,8 @@ from typing import Any
 import bin_samples as samples
 import pytest
 
-from adapterlint.reading.base import BaseFiles, find_base, read_base
+from adapterlint.reading.base import BaseFiles, read_base
+from adapterlint.reading.basepath import find_base
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")

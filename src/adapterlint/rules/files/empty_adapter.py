@@ -61,7 +61,7 @@ class EmptyAdapter(Rule):
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
-        if adapter.nested or recognise(adapter) is not None:
+        if (adapter.is_lora and adapter.lora_keys) or adapter.nested or recognise(adapter) is not None:
             return
         file = adapter.weights_file or ""
         if not adapter.tensors:

@@ -147,13 +147,14 @@ def _by_config(config: Mapping[str, Any]) -> Foreign | None:
 
 def _by_names(config: str, file: str, tensors: Iterable[str]) -> Foreign | None:
     """The format that the tensors' names show; names of diffusers count only where no config says PEFT."""
-    kohya = tuple(name for name in tensors if _is_kohya(name))
+    odd = [name for name in tensors if not _is_ordinary(name)]
+    kohya = tuple(name for name in odd if _is_kohya(name))
     if kohya:
         return Foreign(_KOHYA, _named(kohya), file, kohya)
-    mlx = tuple(name for name in tensors if name.rpartition(".")[2] in ("lora_a", "lora_b"))
+    mlx = tuple(name for name in odd if name.rpartition(".")[2] in ("lora_a", "lora_b"))
     if mlx:
         return Foreign(_MLX, _named(mlx), file, mlx)
-    diffusers = tuple(name for name in tensors if not config and _is_diffusers(name))
+    diffusers = tuple(name for name in odd if not config and _is_diffusers(name))
     if diffusers:
         return Foreign(_DIFFUSERS, _named(diffusers), file, diffusers)
     return None
@@ -161,6 +162,11 @@ def _by_names(config: str, file: str, tensors: Iterable[str]) -> Foreign | None:
 
 def _named(names: tuple[str, ...]) -> str:
     return f"{len(names)} tensors are named like {names[0]}" if len(names) > 1 else f"a tensor is named {names[0]}"
+
+
+def _is_ordinary(name: str) -> bool:
+    """Whether a name can only be PEFT's, which nearly all are: told without taking it apart."""
+    return name.startswith(PREFIX) and name.endswith((".lora_A.weight", ".lora_B.weight")) and name.count("lora") == 1
 
 
 def _is_kohya(name: str) -> bool:

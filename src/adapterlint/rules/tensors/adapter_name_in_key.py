@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import DropTensor, Effect, Finding, Fix, Outcome, Safety, Severity, raises
-from adapterlint.model.holding import Holding
 from adapterlint.model.keys import PAIR_KINDS, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, rename_fix, vera_tensors
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding
 
 
 class AdapterNameInKey(Rule):

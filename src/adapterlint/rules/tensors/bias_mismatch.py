@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Finding, Fix, RenameTensor, Safety, SetConfig, Severity, unknown, wrong
-from adapterlint.model.holding import Holding
 from adapterlint.model.keys import PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -18,6 +18,9 @@ from adapterlint.rules.examples import (
     llama_tensors,
     lora_config,
 )
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding
 
 
 class BiasMismatch(Rule):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Severity, raises, unknown, version_key, wrong
-from adapterlint.model.holding import Holding, Slot
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, lora_config
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding, Slot
 
 
 class IncompleteMethod(Rule):

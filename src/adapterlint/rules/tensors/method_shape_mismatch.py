@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Severity, raises
 from adapterlint.model import peft
-from adapterlint.model.holding import Holding, Slot
 from adapterlint.model.keys import SHARED_PREFIX, Key
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
 from adapterlint.rules.tensors.sharded_remnant import slot_mismatch
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding, Slot
 
 
 class MethodShapeMismatch(Rule):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, Severity, unknown, wrong
 from adapterlint.model import peft
-from adapterlint.model.holding import Holding
-from adapterlint.model.methods import most
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -115,6 +117,8 @@ def _random(held: Holding) -> Effect | None:
 
     Random projections that are not stored come out otherwise when an added target is larger than the others.
     """
+    from adapterlint.model.methods import most  # loaded already where there is a holding
+
     if not held.method.idle(held.options):
         return wrong()
     if held.options("save_projection") is not False:

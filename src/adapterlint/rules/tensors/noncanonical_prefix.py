@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Fix, Outcome, RenameTensor, Safety, Severity, raises, wrong
 from adapterlint.model import peft
-from adapterlint.model.holding import Holding
 from adapterlint.model.keys import LORA_KINDS, PREFIX, PROMPT_TYPES, SHARED_PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding
 
 VERA = lora_config(peft_type="VERA", r=4, save_projection=True)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Severity, raises
 from adapterlint.model import schema
-from adapterlint.model.holding import Holding
 from adapterlint.model.methoddefaults import targets_by_default
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, bert_base, llama_base, lora_config
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding
 
 _NO_TARGETS = "ValueError: Please specify `target_modules` in `peft_config`"
 # The first release that fills in targets, where that is not the method's first one.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Severity, raises
 from adapterlint.model import peft
-from adapterlint.model.holding import Holding, Slot
 from adapterlint.model.keys import PAIR_KINDS, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
 from adapterlint.rules.tensors.rank_mismatch import size_mismatch
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding, Slot
 
 
 class ShardedRemnant(Rule):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Outcome, wrong
-from adapterlint.model.holding import Holding
 from adapterlint.model.keys import PAIR_KINDS, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding
 
 # Names of other formats, which AL013 (foreign-format) explains.
 _FOREIGN = ("lora_down", "lora_up", "lora_a", "lora_b", "alpha", "lora_unet", "lora_te")

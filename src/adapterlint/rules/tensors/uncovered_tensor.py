@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, SetConfig, raises, wrong
 from adapterlint.model import peft
-from adapterlint.model.holding import Holding
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
+
+if TYPE_CHECKING:
+    from adapterlint.model.holding import Holding
 
 # Methods that look for their layers before anything else does.
 _FINDERS = {"VERA": "VeRA", "PVERA": "PVeRA", "RANDLORA": "RandLora", "FROD": "FRoD"}
