@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import repeat
 from math import prod
+from operator import sub
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from adapterlint.discover import Found
@@ -192,11 +194,14 @@ def _from_pickle(item: PickledTensor, file: str, offset: int = -1) -> Tensor:
 
 
 def _tensors(header: safetensors.Header, file: str) -> dict[str, Tensor]:
+    if not header.tensors:
+        return {}
     start = header.data_start
-    return {
-        entry.name: Tensor(entry.name, entry.dtype, entry.shape, file, start + entry.begin, entry.end - entry.begin)
-        for entry in header.tensors.values()
-    }
+    names, dtypes, shapes, begins, ends = zip(*header.tensors.values(), strict=True)
+    offsets = [start + begin for begin in begins]
+    columns = zip(names, dtypes, shapes, repeat(file), offsets, map(sub, ends, begins), strict=False)
+    # The constructor of a NamedTuple is Python code; this is what it does.
+    return dict(zip(names, map(tuple.__new__, repeat(Tensor), columns), strict=False))
 
 
 def _others(

@@ -6,9 +6,10 @@ from typing import Any
 
 from adapterlint.findings import SAFETENSORS_FILE
 from adapterlint.model import peft
-from adapterlint.model.adapter import Adapter, ModuleTensors
+from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.keys import Kind
+from adapterlint.model.keytable import ModuleTensors
 from adapterlint.model.subject import Subject
 from adapterlint.verifying.recipe import DeltaKind, LoraDelta, Recipe, SavedParameter, TokenRows
 

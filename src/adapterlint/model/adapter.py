@@ -5,34 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
-from adapterlint.model import keys
-from adapterlint.model.keys import LORA_KINDS, Key, Kind
+from adapterlint.model.keys import PAIR_KINDS, Key, Kind
+from adapterlint.model.keytable import KeyTable, ModuleTensors, key_table
 from adapterlint.model.tensor import Tensor
 
 if TYPE_CHECKING:
     from adapterlint.reading.problems import Problem
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ModuleTensors:
-    """The LoRA tensors stored for one module: kind -> key, and the keys that repeat a kind."""
-
-    module: str
-    by_kind: dict[Kind, Key] = field(default_factory=dict)
-    extra: list[Key] = field(default_factory=list)
-
-    @property
-    def a(self) -> Key | None:
-        """The down projection: a linear's ``lora_A`` or an embedding's ``lora_embedding_A``."""
-        return self.by_kind.get(Kind.LORA_A) or self.by_kind.get(Kind.EMBEDDING_A)
-
-    @property
-    def b(self) -> Key | None:
-        """The up projection: ``lora_B`` or ``lora_embedding_B``."""
-        return self.by_kind.get(Kind.LORA_B) or self.by_kind.get(Kind.EMBEDDING_B)
+# As columns, so that the loops run in C.
+_dtype, _shape = attrgetter("dtype"), attrgetter("shape")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,36 +93,59 @@ class Adapter:
         return tuple(name for name in (SAFETENSORS_FILE, PICKLE_FILE) if name in self.files)
 
     @cached_property
+    def table(self) -> KeyTable:
+        """The stored tensor names, taken apart and indexed."""
+        return key_table(tuple(self.tensors), self.keep)
+
+    @property
     def keys(self) -> tuple[Key, ...]:
         """Every stored tensor name, taken apart, in file order."""
-        return tuple(keys.parse(name, self.keep) for name in self.tensors)
+        return self.table.keys
 
-    @cached_property
+    @property
+    def unusual(self) -> tuple[Key, ...]:
+        """The keys other than LoRA matrices under the very names that PEFT gives them."""
+        return self.table.unusual
+
+    @property
     def lora_keys(self) -> tuple[Key, ...]:
         """The keys that hold LoRA tensors."""
-        return tuple(key for key in self.keys if key.kind in LORA_KINDS)
+        return self.table.lora_keys
 
-    @cached_property
+    @property
     def full_keys(self) -> tuple[Key, ...]:
         """The keys that hold whole parameters of the base: saved modules and undeclared ones."""
-        return tuple(key for key in self.keys if key.kind is Kind.FULL)
+        return self.of_kind(Kind.FULL)
 
-    @cached_property
+    @property
     def modules(self) -> dict[str, ModuleTensors]:
         """LoRA tensors by module path, however their names are spelt."""
-        found: dict[str, ModuleTensors] = {}
-        for key in self.lora_keys:
-            entry = found.setdefault(key.module, ModuleTensors(key.module))
-            if key.kind in entry.by_kind:
-                entry.extra.append(key)
-            else:
-                entry.by_kind[key.kind] = key
-        return found
+        return self.table.modules
 
-    @cached_property
+    @property
     def saved(self) -> dict[str, Key]:
         """Full tensors by parameter name in the base; copies under ``original_module`` are left out."""
-        return {key.full_name: key for key in self.full_keys if key.infix != "original_module"}
+        return self.table.saved
+
+    def of_kind(self, kind: Kind) -> tuple[Key, ...]:
+        """The keys of one kind, in file order."""
+        return self.table.by_kind.get(kind, ())
+
+    @cached_property
+    def dtypes(self) -> frozenset[str]:
+        """The dtypes that occur."""
+        return frozenset(map(_dtype, self.tensors.values()))
+
+    @cached_property
+    def shapes(self) -> frozenset[tuple[int, ...]]:
+        """The shapes that occur."""
+        return frozenset(map(_shape, self.tensors.values()))
+
+    @cached_property
+    def ranks(self) -> frozenset[int | None]:
+        """The ranks that LoRA matrices are stored with; None stands for what is no matrix."""
+        kinds = set(zip(self.table.kinds, map(_shape, self.tensors.values()), strict=True))
+        return frozenset(stored_rank(kind, shape) for kind, shape in kinds if kind in PAIR_KINDS)
 
     def shape(self, key: Key) -> tuple[int, ...]:
         """The stored shape of a key."""
@@ -151,3 +159,14 @@ class Adapter:
         """A config list of names, without what is not a text; empty for null, a text or another type."""
         value = self.get(field_name)
         return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def stored_rank(kind: Kind, shape: tuple[int, ...]) -> int | None:
+    """The rank that a LoRA tensor's shape shows; None where shapes do not tell (vectors, biases)."""
+    if len(shape) < 2:
+        return None
+    if kind in (Kind.LORA_A, Kind.EMBEDDING_A):
+        return shape[0]
+    if kind in (Kind.LORA_B, Kind.EMBEDDING_B):
+        return shape[1]
+    return None

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from adapterlint.findings import covers
 from adapterlint.model import peft, schema
-from adapterlint.model.adapter import Adapter, ModuleTensors
+from adapterlint.model.adapter import Adapter
 from adapterlint.model.keys import Kind
+from adapterlint.model.keytable import ModuleTensors
 from adapterlint.model.target import bundled
 
 # Digits that Python turns into a number without asking how many there are.

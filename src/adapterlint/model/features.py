@@ -80,6 +80,8 @@ def _alpha(subject: Subject) -> Loss:
 def alpha_era(subject: Subject, era: peft.PatternEra) -> bool:
     """Whether some module gets another alpha under the older matching of pattern keys."""
     adapter = subject.adapter
+    if not adapter.get("alpha_pattern"):
+        return False
     return any(peft.alpha(adapter, module, era) != peft.alpha(adapter, module) for module in subject.covered)
 
 

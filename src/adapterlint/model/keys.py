@@ -35,6 +35,8 @@ class Kind(str, Enum):
     SHARED = "shared"  # a tensor that all modules of a method share: base_model.vera_A
     RESIDUE = "residue"  # part of a LoRA name glued to another adapter's name: lora_Abar.weight
 
+    __hash__ = str.__hash__  # Enum's is Python code, and indexes by kind are everywhere
+
 
 LORA_KINDS = frozenset({Kind.LORA_A, Kind.LORA_B, Kind.EMBEDDING_A, Kind.EMBEDDING_B, Kind.MAGNITUDE, Kind.LORA_BIAS})
 PAIR_KINDS = frozenset({Kind.LORA_A, Kind.LORA_B, Kind.EMBEDDING_A, Kind.EMBEDDING_B})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from math import sqrt
 from typing import Any, Literal
 
@@ -32,6 +33,14 @@ TASK_CLASSES = {
 }
 DEFAULT_RANK = 8
 DEFAULT_ALPHA = 8
+_SELECTING = (
+    "target_modules",
+    "target_parameters",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "task_type",
+)
 _OUTPUT_LEAVES = ("lm_head", "embed_out")
 
 
@@ -89,9 +98,21 @@ class Selection:
         self._type = adapter.peft_type
         self._config = dict(adapter.config or {})
         self._legacy = legacy
-        self._saved = saved_names(adapter, implied=False)
+        self._base = base
         self.known = True
         self._match = self._matcher(base)
+
+    @cached_property
+    def _signature(self) -> str:
+        """All that the selection depends on, but for the base."""
+        return repr((self._type, self._legacy, [self._config.get(field) for field in _SELECTING]))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both select the same modules of the same base, as far as their configs tell."""
+        return isinstance(other, Selection) and self._base is other._base and self._signature == other._signature
+
+    def __hash__(self) -> int:
+        return hash(self._signature)
 
     def __call__(self, module: str) -> bool:
         """Whether this module path (without ``base_model.model.``) is selected."""

@@ -57,6 +57,9 @@ class ConfigType(NamedTuple):
     class_name: str
     fields: Mapping[str, tuple[Stretch, ...]]
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, Any]:
@@ -127,6 +130,7 @@ def span_text(span: Span) -> str:
     return f"peft>={span[0]}" + (f",<{span[1]}" if span[1] else "")
 
 
+@lru_cache(maxsize=4096)
 def unknown_spans(kind: ConfigType, key: str) -> list[Span]:
     """Releases that have the config type but no such key; all of them for a key that no release has."""
     if key == RUNTIME_CONFIG:
@@ -172,6 +176,11 @@ def refusals(peft_type: str | None, keys: Iterable[str]) -> tuple[Refusal, ...]:
         peft_type: the config's type; a type that no release has gives nothing.
         keys: the keys of the config in the order of the file.
     """
+    return _refusals(peft_type, tuple(keys))
+
+
+@lru_cache(maxsize=256)
+def _refusals(peft_type: str | None, keys: tuple[str, ...]) -> tuple[Refusal, ...]:
     kind = config_type(peft_type)
     era = clip((kind.since, kind.before), STRICT_SINCE, STRICT_BEFORE) if kind else None
     if kind is None or era is None or era[1] is None:
@@ -203,7 +212,8 @@ def _holds(span: Span, version: str) -> bool:
     return version_key(span[0]) <= key and (span[1] is None or key < version_key(span[1]))
 
 
-def refused_by(key: str, kind: ConfigType, found: Iterable[Refusal]) -> list[Refusal]:
+@lru_cache(maxsize=4096)
+def refused_by(key: str, kind: ConfigType, found: tuple[Refusal, ...]) -> list[Refusal]:
     """The part of the refusals in which this key is among the unknown ones."""
     spans = unknown_spans(kind, key)
     parts = [(refusal, clip(span, refusal.since, refusal.before)) for refusal in found for span in spans]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from adapterlint.findings import CONFIG_FILE, Location
 from adapterlint.model import peft
-from adapterlint.model.adapter import Adapter, ModuleTensors
+from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.keys import Key
+from adapterlint.model.keytable import KeyTable, ModuleTensors
 from adapterlint.model.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class Subject:
     @cached_property
     def covered(self) -> dict[str, ModuleTensors]:
         """Modules with LoRA tensors that are selected (and exist, where a base tells)."""
+        if self.base is None:
+            return _selected(self.adapter.table, self.selection)
         return {
             module: entry
             for module, entry in self.adapter.modules.items()
@@ -161,6 +164,11 @@ class Subject:
                 continue
             found.append(key)
         return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _selected(table: KeyTable, selection: peft.Selection) -> dict[str, ModuleTensors]:
+    return {module: entry for module, entry in table.modules.items() if selection(module)}
 
 
 def pointer_to(*parts: str | int) -> str:

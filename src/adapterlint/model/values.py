@@ -278,6 +278,8 @@ def _patterns(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
         edit, title = _set((name,), {}, not value)
         yield Misfit((name,), f"{name} is {value!r}; it is an object of names and values", effects, edit, title)
         return
+    if not value:
+        return
     yield from _broken_patterns(subject, name, value)
     used = peft.rank if name == "rank_pattern" else peft.alpha
     taken = [used(subject.adapter, module) for module in subject.covered]

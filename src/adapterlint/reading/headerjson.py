@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from itertools import chain
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ def parse_ordinary(raw: bytes, text: str) -> Parsed | None:
     """
     # Escapes may hide surrogates, and json takes -0 for the integer that it is not in serde.
     # (One byte is found several times faster than two.)
-    if (b"\\" in raw and b"\\u" in raw) or (b"-" in raw and b"-0" in raw):
+    if (b"\\" in raw and b"\\u" in raw) or (b"-" in raw and _has_negative_zero(raw)):
         return None
     try:
         document = json.loads(text)
@@ -112,7 +112,8 @@ def _ordinary_tensors(document: dict[str, Any]) -> dict[str, TensorEntry]:
         return {}
     # Column by column, so that the loops run in C: headers have thousands of tensors.
     dtypes, shapes, ranges = zip(*map(_fields, document.values()), strict=True)
-    numbers = [*chain.from_iterable(shapes), *chain.from_iterable(ranges)]
+    begins, ends = zip(*ranges, strict=True)
+    numbers = [*chain.from_iterable(shapes), *begins, *ends]
     plain = (
         DTYPE_BITS.keys() >= set(dtypes)
         and {*map(type, shapes), *map(type, ranges)} == {list}
@@ -123,8 +124,15 @@ def _ordinary_tensors(document: dict[str, Any]) -> dict[str, TensorEntry]:
     if not plain:
         raise ValueError
     # The constructor of a NamedTuple is Python code; this is what it does.
-    new = tuple.__new__
-    return {
-        name: new(TensorEntry, (name, dtype, tuple(shape), begin, end))
-        for name, dtype, shape, (begin, end) in zip(document, dtypes, shapes, ranges, strict=True)
-    }
+    columns = zip(document, dtypes, map(tuple, shapes), begins, ends, strict=True)
+    return dict(zip(document, map(tuple.__new__, repeat(TensorEntry), columns), strict=False))
+
+
+def _has_negative_zero(raw: bytes) -> bool:
+    """Whether a number may be written ``-0``; inside a text or a number, where others precede it, it does no harm."""
+    found = raw.find(b"-0")
+    while found > 0:
+        if raw[found - 1] in b"[,: \t\r\n":
+            return True
+        found = raw.find(b"-0", found + 2)
+    return False

@@ -53,8 +53,9 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import reduce
 from math import prod
-from operator import itemgetter
+from operator import itemgetter, or_, sub
 from typing import NamedTuple
 
 from .headerjson import DTYPE_BITS as DTYPE_BITS
@@ -218,6 +219,8 @@ def _bad_utf8(error: UnicodeDecodeError) -> Problem:
 
 def _check_layout(parsed: Parsed, data_start: int, file_bytes: int) -> tuple[Problem, ...]:
     """Walk the tensors by offset: they must cover the data section from end to end, once."""
+    if _in_order(parsed.tensors, data_start, file_bytes):
+        return ()
     position = 0
     misaligned = []
     for entry in sorted(parsed.tensors.values(), key=_by_range):
@@ -236,6 +239,22 @@ def _check_layout(parsed: Parsed, data_start: int, file_bytes: int) -> tuple[Pro
     notes = (_misaligned(misaligned, data_start),) if misaligned else ()
     missing = data_start + position - file_bytes
     return (*notes, _bad_end(missing, data_start + position)) if missing else notes
+
+
+def _in_order(tensors: dict[str, TensorEntry], data_start: int, file_bytes: int) -> bool:
+    """Whether the tensors lie one after another as they are listed, whole and aligned: nearly all files are so."""
+    if not tensors:
+        return False
+    _, dtypes, shapes, begins, ends = zip(*tensors.values(), strict=True)
+    if begins[0] or begins[1:] != ends[:-1] or data_start + ends[-1] != file_bytes:
+        return False
+    kinds = list(zip(dtypes, shapes, strict=True))
+    sizes = {kind: prod(kind[1]) * DTYPE_BITS[kind[0]] for kind in set(kinds)}
+    if any(not 0 < bits <= U64_MAX or bits & 7 for bits in sizes.values()):
+        return False
+    strictest = max(_ALIGN_MASK[dtype] for dtype in set(dtypes))
+    starts = reduce(or_, begins, data_start)
+    return not starts & strictest and list(map(sub, ends, begins)) == [sizes[kind] >> 3 for kind in kinds]
 
 
 def _overflows(shape: tuple[int, ...]) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 
 from adapterlint.findings import Finding, Fix, Safety, Severity, inert, raises, unknown, wrong
 from adapterlint.model import peft
+from adapterlint.model.adapter import stored_rank
 from adapterlint.model.features import tempered
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
-from adapterlint.rules.tensors.rank_mismatch import stored_rank
 
 
 class UnusableScale(Rule):
@@ -85,7 +85,9 @@ class UnusableScale(Rule):
     def _alpha(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         modules = subject.covered
-        values = {module: peft.alpha(adapter, module) for module in modules} or {"": adapter.get("lora_alpha")}
+        values = {"": adapter.get("lora_alpha")}
+        if modules and adapter.get("alpha_pattern"):
+            values = {module: peft.alpha(adapter, module) for module in modules}
         odd = [module for module, value in values.items() if _is_number(value) and value != value]
         none = [module for module, value in values.items() if _is_number(value) and value == 0]
         if odd:
@@ -101,7 +103,9 @@ class UnusableScale(Rule):
     def _rank(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         own = adapter.get("r")
-        values = {module: peft.rank(adapter, module) for module in subject.covered} or {"": own}
+        values = {"": own}
+        if subject.covered and adapter.get("rank_pattern"):
+            values = {module: peft.rank(adapter, module) for module in subject.covered}
         bad = [module for module, value in values.items() if _is_number(value) and value <= 0]
         early = _is_number(own) and own <= 0
         if not bad and not early:
@@ -130,5 +134,5 @@ def _is_number(value: Any) -> bool:
 def _has_default_rank(subject: Subject) -> bool:
     """Whether the stored tensors do not say otherwise."""
     adapter = subject.adapter
-    ranks = {stored_rank(key, adapter.shape(key)) for key in adapter.lora_keys if key.module in subject.covered}
+    ranks = {stored_rank(key.kind, adapter.shape(key)) for key in adapter.lora_keys if key.module in subject.covered}
     return not ranks - {None, peft.DEFAULT_RANK}

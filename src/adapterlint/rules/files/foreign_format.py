@@ -108,8 +108,9 @@ class ForeignFormat(Rule):
 
 def recognise(adapter: Adapter) -> Foreign | None:
     """The foreign format that an adapter directory is in, or None if it is PEFT's, or nothing known."""
+    own = [key.name for key in adapter.unusual]
     if adapter.peft_type is not None:
-        found = _by_names(CONFIG_FILE, adapter.weights_file or "", adapter.tensors)
+        found = _by_names(CONFIG_FILE, adapter.weights_file or "", own)
         return found if found and found.format in (_KOHYA, _MLX) else None
     if adapter.config is not None:
         found = _by_config(adapter.config)
@@ -117,7 +118,7 @@ def recognise(adapter: Adapter) -> Foreign | None:
             return found
     elif adapter.has_config:
         return None
-    found = _by_names("", adapter.weights_file or "", adapter.tensors)
+    found = _by_names("", adapter.weights_file or "", own)
     if found is None and "lora_adapter_metadata" in adapter.metadata:
         found = Foreign(_DIFFUSERS, "the header holds lora_adapter_metadata", adapter.weights_file or "")
     for file, tensors in adapter.other_tensors.items():

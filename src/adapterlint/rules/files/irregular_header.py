@@ -89,6 +89,8 @@ class IrregularHeader(Rule):
         yield from self._recent_dtypes(subject)
 
     def _recent_dtypes(self, subject: Subject) -> Iterator[Finding]:
+        if not subject.adapter.dtypes & _SINCE.keys():
+            return
         recent: dict[str, list[str]] = {}
         for name, tensor in subject.adapter.tensors.items():
             if tensor.dtype in _SINCE:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from adapterlint.findings import Finding, Severity, inert
-from adapterlint.model.adapter import ModuleTensors
 from adapterlint.model.keys import Kind
+from adapterlint.model.keytable import ModuleTensors
 from adapterlint.model.subject import Subject, first_names, is_pair
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, lora_pair

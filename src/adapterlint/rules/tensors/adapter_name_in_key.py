@@ -60,7 +60,7 @@ class AdapterNameInKey(Rule):
             yield from self._of_method(subject, subject.held)
         if not adapter.is_lora:
             return
-        named = [key for key in adapter.keys if key.kind in PAIR_KINDS and key.adapter is not None]
+        named = [key for key in adapter.unusual if key.kind in PAIR_KINDS and key.adapter is not None]
         twins = [key for key in named if key.canonical in adapter.tensors]
         if len(named) > len(twins):
             own = [key for key in named if key not in twins]
@@ -72,7 +72,7 @@ class AdapterNameInKey(Rule):
                 effects=named_effects(subject, own, all_of_it=len(own) == len(adapter.lora_keys)),
                 fix=rename_fix(subject, own, "names without it") if len(names) == 1 else _choose(names),
             )
-        residue = twins + [key for key in adapter.keys if key.kind is Kind.RESIDUE]
+        residue = twins + list(adapter.of_kind(Kind.RESIDUE))
         if residue:
             yield self.finding(
                 f"{len(residue)} tensors are leftovers of another adapter and never read: "

@@ -76,7 +76,7 @@ class BiasMismatch(Rule):
 
     def _lora_bias(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
-        biases = [key for key in adapter.keys if key.kind is Kind.LORA_BIAS]
+        biases = adapter.of_kind(Kind.LORA_BIAS)
         flag = adapter.get("lora_bias") is True
         if biases and not flag:
             yield self.finding(
@@ -86,8 +86,12 @@ class BiasMismatch(Rule):
                 effects=(wrong(),),
                 fix=Fix("Set lora_bias to true (PEFT 0.14 or newer)", Safety.SAFE, (SetConfig("/lora_bias", True),)),
             )
-        bare = [module for module, entry in subject.covered.items() if entry.b and Kind.LORA_BIAS not in entry.by_kind]
-        if flag and bare and not subject.adapter.get("modules_to_save"):
+        bare = [
+            module
+            for module, entry in subject.covered.items()
+            if flag and entry.b and Kind.LORA_BIAS not in entry.by_kind
+        ]
+        if bare and not subject.adapter.get("modules_to_save"):
             yield self.finding(
                 f"lora_bias is set but {len(bare)} modules have no lora_B.bias: {first_names(bare)}",
                 subject.at_field("lora_bias"),
@@ -101,7 +105,7 @@ class BiasMismatch(Rule):
             return
         modules = [layer.module for layer in held.options.layers]
         biased = [module for module in modules if "bias" in base.modules.get(module, {})]
-        stored = [key for key in subject.adapter.keys if key.kind is Kind.BASE_LAYER and key.parameter == "bias"]
+        stored = [key for key in subject.adapter.of_kind(Kind.BASE_LAYER) if key.parameter == "bias"]
         if biased and not stored:
             yield self.finding(
                 f"bias is {mode!r} but no trained bias is stored; PEFT before 0.20 lost them when saving",
@@ -112,13 +116,10 @@ class BiasMismatch(Rule):
     def _base_bias(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         mode = adapter.get("bias")
-        targeted = set(subject.covered)
-        old = [k for k in adapter.full_keys if k.parameter == "bias" and k.module in targeted and k.infix is None]
-        new = [
-            k
-            for k in adapter.keys
-            if k.kind is Kind.BASE_LAYER and k.parameter == "bias" and not _equals_base(subject, k)
+        old = [
+            k for k in adapter.full_keys if k.parameter == "bias" and k.module in subject.covered and k.infix is None
         ]
+        new = [k for k in adapter.of_kind(Kind.BASE_LAYER) if k.parameter == "bias" and not _equals_base(subject, k)]
         old = [key for key in old if not _equals_base(subject, key)]
         if old:
             renames = tuple(RenameTensor(key.name, f"{PREFIX}{key.module}.base_layer.bias") for key in old)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Outcome, Severity, raises
 from adapterlint.model import peft
-from adapterlint.model.adapter import ModuleTensors
+from adapterlint.model.adapter import stored_rank
+from adapterlint.model.keytable import ModuleTensors
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
-from adapterlint.rules.tensors.rank_mismatch import size_mismatch, stored_rank
+from adapterlint.rules.tensors.rank_mismatch import size_mismatch
 
 
 class BrokenLoraPair(Rule):
@@ -56,13 +57,16 @@ class BrokenLoraPair(Rule):
     def check(self, subject: Subject) -> Iterator[Finding]:
         if not subject.adapter.is_lora:
             return
-        entries = [entry for entry in subject.covered.values() if entry.a or entry.b]
-        for half, lacking in (("B", [e for e in entries if e.b is None]), ("A", [e for e in entries if e.a is None])):
+        lone = [entry for entry in subject.adapter.table.lone if entry.module in subject.covered]
+        for half, lacking in (("B", [e for e in lone if e.b is None]), ("A", [e for e in lone if e.a is None])):
             if lacking:
+                entries = [entry for entry in subject.covered.values() if entry.a or entry.b]
                 yield self._lone(subject, half, lacking, everything=len(lacking) == len(entries))
         if subject.adapter.get("use_bdlora"):
             return  # block-diagonal halves have other shapes
-        torn = [entry for entry in entries if _ranks_differ(subject, entry)]
+        if len(subject.adapter.ranks) == 1:
+            return
+        torn = [entry for entry in subject.covered.values() if _ranks_differ(subject, entry)]
         if torn:
             yield self._torn(subject, torn)
 
@@ -82,7 +86,7 @@ class BrokenLoraPair(Rule):
         a_shape, b_shape = list(subject.adapter.shape(a)), list(subject.adapter.shape(b))
         hint = "; lora_A looks transposed" if len(a_shape) == 2 and a_shape[1] == b_shape[1] else ""
         expected = peft.rank(subject.adapter, a.module)
-        culprit = a if stored_rank(a, subject.adapter.shape(a)) != expected else b
+        culprit = a if stored_rank(a.kind, subject.adapter.shape(a)) != expected else b
         return self.finding(
             f"lora_A and lora_B of {len(entries)} modules have different ranks, {a_shape} and {b_shape}{hint}: "
             + first_names(entry.module for entry in entries),
@@ -97,8 +101,8 @@ class BrokenLoraPair(Rule):
 def _ranks_differ(subject: Subject, entry: ModuleTensors) -> bool:
     if entry.a is None or entry.b is None:
         return False
-    a = stored_rank(entry.a, subject.adapter.shape(entry.a))
-    b = stored_rank(entry.b, subject.adapter.shape(entry.b))
+    a = stored_rank(entry.a.kind, subject.adapter.shape(entry.a))
+    b = stored_rank(entry.b.kind, subject.adapter.shape(entry.b))
     return a is not None and b is not None and a != b and 0 not in (a, b)
 
 

@@ -64,7 +64,7 @@ class DoraMismatch(Rule):
         adapter = subject.adapter
         if not adapter.is_lora:
             return
-        vectors = [key for key in adapter.keys if key.kind is Kind.MAGNITUDE]
+        vectors = list(adapter.of_kind(Kind.MAGNITUDE))
         flag = bool(adapter.get("use_dora"))  # PEFT takes whatever is true; AL106 reports texts
         if vectors and not flag:
             yield self.finding(

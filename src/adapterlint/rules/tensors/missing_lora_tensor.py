@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, Severity, unknown, wrong
 from adapterlint.model import peft
+from adapterlint.model.keytable import KeyTable
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
@@ -147,11 +149,7 @@ def _absent_in_base(subject: Subject) -> list[str]:
 
 def _gaps(subject: Subject) -> list[str]:
     """Without a base: layer numbers between the first and the last that every target leaves out."""
-    layers: dict[str, set[int]] = {}
-    for module in subject.adapter.modules:
-        index = peft.layer_index(module)
-        if index is not None:
-            layers.setdefault(pattern(module), set()).add(index)
+    layers = _series(subject.adapter.table)
     found = []
     for series, present in layers.items():
         if series.count("#") != 1:
@@ -161,6 +159,17 @@ def _gaps(subject: Subject) -> list[str]:
             if subject.selection(module) and not any(index in other for other in layers.values()):
                 found.append(module)
     return found
+
+
+@lru_cache(maxsize=64)
+def _series(table: KeyTable) -> dict[str, set[int]]:
+    """The layer numbers of modules that differ in them alone."""
+    layers: dict[str, set[int]] = {}
+    for module in table.modules:
+        index = peft.layer_index(module)
+        if index is not None:
+            layers.setdefault(pattern(module), set()).add(index)
+    return layers
 
 
 def _layers(*numbers: int) -> dict[str, tuple[str, tuple[int, ...]]]:

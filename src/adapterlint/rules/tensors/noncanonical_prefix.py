@@ -78,7 +78,7 @@ class NoncanonicalPrefix(Rule):
             return
         if not adapter.is_lora:
             return
-        bad = [key for key in adapter.keys if not key.has_canonical_prefix and _belongs(subject, key)]
+        bad = [key for key in adapter.unusual if not key.has_canonical_prefix and _belongs(subject, key)]
         if not bad:
             return
         trained = [key for key in adapter.keys if key.kind in LORA_KINDS or key.kind is Kind.METHOD]

@@ -8,7 +8,8 @@ from typing import Any
 
 from adapterlint.findings import Effect, Finding, Severity, raises
 from adapterlint.model import peft
-from adapterlint.model.keys import Key, Kind
+from adapterlint.model.adapter import stored_rank
+from adapterlint.model.keys import Key
 from adapterlint.model.subject import Subject, first_names, pointer_to
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, lora_pair
@@ -69,10 +70,12 @@ class RankMismatch(Rule):
     def check(self, subject: Subject) -> Iterator[Finding]:
         if not subject.adapter.is_lora or subject.adapter.get("use_bdlora"):
             return  # block-diagonal halves have other shapes
+        if _uniform(subject):
+            return
         wrong: dict[tuple[Any, int], list[Key]] = {}
         eras: Counter[str] = Counter()
         for key in subject.adapter.lora_keys:
-            stored = stored_rank(key, subject.adapter.shape(key))
+            stored = stored_rank(key.kind, subject.adapter.shape(key))
             if stored is None or stored == 0 or key.module not in subject.covered:
                 continue
             expected = peft.rank(subject.adapter, key.module)
@@ -121,15 +124,10 @@ class RankMismatch(Rule):
         )
 
 
-def stored_rank(key: Key, shape: tuple[int, ...]) -> int | None:
-    """The rank that a LoRA tensor's shape shows; None where shapes do not tell (vectors, biases)."""
-    if len(shape) < 2:
-        return None
-    if key.kind in (Kind.LORA_A, Kind.EMBEDDING_A):
-        return shape[0]
-    if key.kind in (Kind.LORA_B, Kind.EMBEDDING_B):
-        return shape[1]
-    return None
+def _uniform(subject: Subject) -> bool:
+    """Whether every matrix is stored with the one rank that the config names."""
+    ranks = subject.adapter.ranks
+    return len(ranks) == 1 and subject.adapter.get("r") in ranks and not subject.adapter.get("rank_pattern")
 
 
 def size_mismatch(subject: Subject, key: Key, targets: str = "peft") -> Effect:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Finding, Fix, Safety, Severity, raises, wrong
-from adapterlint.model.keys import Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, bert_base, bert_config, bert_tensors
@@ -65,7 +64,7 @@ class SavedModuleInfix(Rule):
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
-        infixed = [key for key in adapter.keys if key.kind is Kind.FULL and key.infix is not None]
+        infixed = [key for key in adapter.full_keys if key.infix is not None]
         copies = [key for key in infixed if key.canonical in adapter.tensors or key.infix == "original_module"]
         lone = [key for key in infixed if key not in copies]
         if lone:

@@ -67,7 +67,7 @@ class StrayTensor(Rule):
             return
         if not adapter.is_lora:
             return
-        stray = [key for key in adapter.keys if _is_stray(key)]
+        stray = [key for key in adapter.unusual if _is_stray(key)]
         if not stray or any(adapter.get(field) for field in _MORE_TENSORS):
             return
         rest = [key for key in adapter.lora_keys if key not in stray]

@@ -63,7 +63,7 @@ class TokenIndexMismatch(Rule):
         adapter = subject.adapter
         if not adapter.is_lora:
             return
-        rows = {key.module: key for key in adapter.keys if key.kind is Kind.TOKENS}
+        rows = {key.module: key for key in adapter.of_kind(Kind.TOKENS)}
         wanted = _indices(adapter.get("trainable_token_indices"))
         if rows and not wanted:
             key = next(iter(rows.values()))

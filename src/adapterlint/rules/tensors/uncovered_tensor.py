@@ -78,6 +78,8 @@ class UncoveredTensor(Rule):
             yield from self._of_method(subject, subject.held)
         if not adapter.is_lora or not adapter.modules or adapter.get("target_parameters"):
             return
+        if len(subject.covered) == len(adapter.modules):
+            return
         lost = [
             module
             for module in adapter.modules

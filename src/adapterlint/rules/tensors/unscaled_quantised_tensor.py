@@ -47,6 +47,8 @@ class UnscaledQuantisedTensor(Rule):
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
+        if not adapter.dtypes & UNSCALED_DTYPES:
+            return
         small = [key for key in adapter.lora_keys if adapter.tensors[key.name].dtype in UNSCALED_DTYPES]
         if adapter.is_lora and small:
             dtypes = sorted({adapter.tensors[key.name].dtype for key in small})
