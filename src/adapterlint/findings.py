@@ -228,6 +228,33 @@ class ZeroTensor(NamedTuple):
     edit: str = "zero-tensor"
 
 
+class Term(NamedTuple):
+    """A tensor as it follows from others: an operation and its arguments, terms among them.
+
+    The operations, and how their rows are worked out, are those of :mod:`adapterlint.fixing.terms`.
+    """
+
+    operation: str
+    arguments: tuple[Any, ...]
+
+
+class MakeTensor(NamedTuple):
+    """Add a tensor that is computed, block by block, when it is written, and rounded once: to its dtype.
+
+    Attributes:
+        name: name in the adapter file; a tensor that has it must be dropped, and can still be a part of the term.
+        dtype: safetensors dtype, one of the floating-point ones.
+        shape: dimensions, those of the term.
+        term: its values, from stored tensors (by the names in the file) and the base's.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    term: Term
+    edit: str = "make-tensor"
+
+
 class RenameFile(NamedTuple):
     """Rename a file within the adapter directory."""
 
@@ -251,6 +278,7 @@ Edit: TypeAlias = (
     | DropTensor
     | CopyTensor
     | ZeroTensor
+    | MakeTensor
     | RenameFile
     | RewriteHeader
 )

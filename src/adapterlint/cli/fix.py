@@ -176,6 +176,7 @@ def describe(proof: Proof) -> str:
         "dropped": proof.dropped,
         "equal to the base": proof.copied,
         "all zero": proof.zeroed,
+        "computed": proof.computed,
     }
     parts += [f"{count} {word}" for word, count in counts.items() if count]
     parts += [f"{old} renamed to {new}" for old, new in proof.files]

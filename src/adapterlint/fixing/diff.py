@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from adapterlint.findings import CopyTensor, DropTensor, RenameTensor, ZeroTensor
+from adapterlint.findings import CopyTensor, DropTensor, MakeTensor, RenameTensor, ZeroTensor
 from adapterlint.fixing.layout import Placed
 from adapterlint.fixing.resolve import AdapterEdits, ConfigChange, WeightsChange, resolve
 from adapterlint.reporters.text import printable
@@ -55,7 +55,8 @@ def _weights(path: str, change: WeightsChange, verbose: bool) -> Iterator[str]:
     drops = sorted((edit.name for edit in change.edits if isinstance(edit, DropTensor)), key=order.__getitem__)
     copies = [edit for edit in change.edits if isinstance(edit, CopyTensor)]
     zeros = [edit for edit in change.edits if isinstance(edit, ZeroTensor)]
-    if not (renames or drops or copies or zeros):
+    computed = [edit for edit in change.edits if isinstance(edit, MakeTensor)]
+    if not (renames or drops or copies or zeros or computed):
         yield "@@ write the header anew; names, shapes and data stay @@\n"
     yield from _group("rename", [f"-{printable(r.old)}\n+{printable(r.new)}\n" for r in renames], None, verbose)
     gone = [f"-{printable(name)}  {_form(before[name].dtype, before[name].shape)}\n" for name in drops]
@@ -64,6 +65,9 @@ def _weights(path: str, change: WeightsChange, verbose: bool) -> Iterator[str]:
     yield from _group("copy from the base", copied, sum(after[edit.name].size for edit in copies), verbose)
     made = [f"{_added(after[edit.name])}\n" for edit in zeros]
     yield from _group("add, all zero,", made, sum(after[edit.name].size for edit in zeros), verbose)
+
+    lines = [f"{_added(after[edit.name])}\n" for edit in computed]
+    yield from _group("compute", lines, sum(after[edit.name].size for edit in computed), verbose)
 
 
 def _group(verb: str, lines: Sequence[str], size: int | None, verbose: bool) -> Iterator[str]:

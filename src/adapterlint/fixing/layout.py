@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple, TypeAlias
 
-from adapterlint.findings import CopyTensor, DropTensor, RenameTensor, RewriteHeader, ZeroTensor
+from adapterlint.findings import CopyTensor, DropTensor, MakeTensor, RenameTensor, RewriteHeader, Term, ZeroTensor
 from adapterlint.fixing.errors import PlanError
+from adapterlint.fixing.values import ROUNDING, Stored, TermError, Values
 from adapterlint.reading.base import BaseFiles, BaseTensor
 from adapterlint.reading.safetensors import DTYPE_BITS, MAX_HEADER_BYTES, Header
 
-TensorEdit: TypeAlias = RenameTensor | DropTensor | CopyTensor | ZeroTensor | RewriteHeader
+TensorEdit: TypeAlias = RenameTensor | DropTensor | CopyTensor | ZeroTensor | MakeTensor | RewriteHeader
 
 PAGE = 4096
 """Data keeps its offset modulo this, so that a file system with shared extents need not copy it."""
@@ -37,7 +38,8 @@ class Placed:
         shape: dimensions.
         begin: offset in the data section, in bytes.
         size: its bytes.
-        source: where they come from; None for zeros.
+        source: where they come from; None for zeros, and for what is computed.
+        term: what is computed; None for all others.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Placed:
     begin: int
     size: int
     source: Source | None
+    term: Term | None = None
 
     @property
     def itemsize(self) -> int:
@@ -73,10 +76,12 @@ class NewWeights:
     Attributes:
         header: the length field and the JSON, padded.
         tensors: in the order of their offsets, which cover the data section without holes.
+        values: of the computed ones.
     """
 
     header: bytes
     tensors: tuple[Placed, ...]
+    values: Values
 
     @property
     def size(self) -> int:
@@ -84,7 +89,7 @@ class NewWeights:
         return len(self.header) + sum(tensor.size for tensor in self.tensors)
 
     def runs(self) -> list[Run]:
-        """The bytes to bring in, neighbours joined. What no run covers is zero."""
+        """The bytes to bring in, neighbours joined. What no run covers is zero, or computed."""
         runs: list[Run] = []
         for tensor in self.tensors:
             if tensor.source is None or not tensor.size:
@@ -117,13 +122,15 @@ def lay_out(path: str, header: Header, edits: Iterable[TensorEdit], base: BaseFi
         for name, entry in header.tensors.items()
         if name not in dropped
     ]  # fmt: skip
+    values = Values(stored_tensors(path, header), base_tensors(base))
     added = [_added(path, edit, header, base) for edit in edits if isinstance(edit, CopyTensor | ZeroTensor)]
+    added += [_made(path, edit, values) for edit in edits if isinstance(edit, MakeTensor)]
     _require_unique(path, [tensor.name for tensor in (*kept, *added)])
     in_place = sorted(kept, key=lambda tensor: (tensor.begin, tensor.size))
     placed = in_place if not dropped and not added else _arranged(in_place, added)
     by_name = {tensor.name: tensor for tensor in placed}
     listed = [by_name[tensor.name] for tensor in (*kept, *added)]
-    return NewWeights(_encoded(path, header, listed), tuple(placed))
+    return NewWeights(_encoded(path, header, listed), tuple(placed), values)
 
 
 def _require_readable(path: str, header: Header) -> None:
@@ -190,6 +197,37 @@ def _added(path: str, edit: CopyTensor | ZeroTensor, header: Header, base: BaseF
         raise PlanError(path, f"tensor {edit.name!r} is {replaced.dtype} {list(replaced.shape)}, and the base's "
                               f"{edit.base_name!r}, which is to replace it, {found.dtype} {list(shape)}")  # fmt: skip
     return Placed(edit.name, found.dtype, shape, 0, found.nbytes, Source(base_file(base, found), found.offset))
+
+
+def _made(path: str, edit: MakeTensor, values: Values) -> Placed:
+    size = tensor_bytes(edit.dtype, edit.shape)
+    if size is None or edit.dtype not in ROUNDING:
+        raise PlanError(path, f"tensor {edit.name!r} cannot be computed as {edit.dtype} {list(edit.shape)}")
+    try:
+        shape = values.shape(edit.term)
+    except TermError as error:
+        raise PlanError(path, f"tensor {edit.name!r} cannot be computed: {error}") from error
+    if shape != tuple(edit.shape):
+        raise PlanError(path, f"tensor {edit.name!r} is computed as {list(shape)}, and should be {list(edit.shape)}")
+    return Placed(edit.name, edit.dtype, shape, 0, size, None, edit.term)
+
+
+def stored_tensors(path: str, header: Header) -> dict[str, Stored]:
+    """The tensors of a file, for terms over them."""
+    return {
+        name: Stored(path, header.data_start + entry.begin, entry.dtype, tuple(entry.shape))
+        for name, entry in header.tensors.items()
+    }
+
+
+def base_tensors(base: BaseFiles | None) -> dict[str, Stored]:
+    """The tensors of a base, for terms over them."""
+    if base is None:
+        return {}
+    return {
+        name: Stored(base_file(base, tensor), tensor.offset, tensor.dtype, tuple(tensor.shape))
+        for name, tensor in base.tensors.items()
+    }
 
 
 def base_file(base: BaseFiles, tensor: BaseTensor) -> str:

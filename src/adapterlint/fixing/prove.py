@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from adapterlint.findings import CopyTensor, DropTensor, RenameTensor, ZeroTensor
+from adapterlint.findings import CopyTensor, DropTensor, MakeTensor, RenameTensor, ZeroTensor
 from adapterlint.fixing.configvalue import describe, expected, parse
 from adapterlint.fixing.errors import ProofError
-from adapterlint.fixing.layout import base_file
+from adapterlint.fixing.layout import base_file, base_tensors, stored_tensors
 from adapterlint.fixing.resolve import Change, ConfigChange, WeightsChange
 from adapterlint.fixing.system import STAGE
+from adapterlint.fixing.values import TermError, Values
 from adapterlint.reading import payload
 from adapterlint.reading.base import BaseFiles
 from adapterlint.reading.safetensors import Header, read_header
@@ -33,6 +34,7 @@ class Proof:
         dropped: tensors that are gone as planned.
         copied: added tensors that equal the base's byte for byte.
         zeroed: added tensors that are all zero.
+        computed: added tensors that hold, rounded once, what their terms say.
         config_changes: the config's differences, in words; its other values are equal.
         files: files that got another name: old and new one.
         bytes_compared: bytes read on the new side for all this.
@@ -44,6 +46,7 @@ class Proof:
     dropped: int = 0
     copied: int = 0
     zeroed: int = 0
+    computed: int = 0
     config_changes: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     bytes_compared: int = 0
@@ -88,10 +91,12 @@ def _weights(root: str, change: WeightsChange, base: BaseFiles | None, directory
     dropped = {edit.name for edit in change.edits if isinstance(edit, DropTensor)}
     copies = {edit.name: edit.base_name for edit in change.edits if isinstance(edit, CopyTensor)}
     zeros = {edit.name: edit for edit in change.edits if isinstance(edit, ZeroTensor)}
+    made = {edit.name: edit for edit in change.edits if isinstance(edit, MakeTensor)}
     kept = {name: renamed.get(name, name) for name in old.tensors if name not in dropped}
     _require_clean(old_path, old, new)
     wanted = {new_name: (old.tensors[name].dtype, old.tensors[name].shape) for name, new_name in kept.items()}
     wanted |= {name: (edit.dtype, edit.shape) for name, edit in zeros.items()}
+    wanted |= {name: (edit.dtype, edit.shape) for name, edit in made.items()}
     pairs = [
         _Pair(new_name, _start(new, new_name), old_path, _start(old, name), _size(old, name))
         for name, new_name in kept.items()
@@ -108,9 +113,12 @@ def _weights(root: str, change: WeightsChange, base: BaseFiles | None, directory
     compared = _require_equal(new_path, pairs)
     for name in zeros:
         compared += _require_zero(new_path, name, _start(new, name), _size(new, name))
+    values = Values(stored_tensors(old_path, old), base_tensors(base))
+    for edit in made.values():
+        compared += _require_computed(new_path, edit, _start(new, edit.name), values)
     moved = sum(name != new_name for name, new_name in kept.items())
     return replace(proof, untouched=len(kept) - moved, renamed=moved, dropped=len(dropped), copied=len(copies),
-                   zeroed=len(zeros), bytes_compared=proof.bytes_compared + compared)  # fmt: skip
+                   zeroed=len(zeros), computed=len(made), bytes_compared=proof.bytes_compared + compared)  # fmt: skip
 
 
 def _start(header: Header, name: str) -> int:
@@ -178,6 +186,21 @@ def _require_zero(path: str, name: str, offset: int, size: int) -> int:
     zeros = bytes(min(payload.BLOCK_BYTES, size))
     if not all(zeros.startswith(block) for block in payload.read_blocks(path, offset, size)):
         raise ProofError(path, f"tensor {name!r} should be zero, and is not")
+    return size
+
+
+def _require_computed(path: str, edit: MakeTensor, offset: int, values: Values) -> int:
+    """Works the tensor out again. That old and new tensors mean the same, the form that made the edit proves."""
+    size = 0
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            for block in values.encoded(edit.term, edit.dtype):
+                if file.read(len(block)) != block:
+                    raise ProofError(path, f"tensor {edit.name!r} does not hold what was computed")
+                size += len(block)
+    except TermError as error:
+        raise ProofError(path, f"tensor {edit.name!r} cannot be computed again: {error}") from error
     return size
 
 

@@ -12,6 +12,7 @@ from adapterlint.findings import (
     CopyTensor,
     DropTensor,
     Edit,
+    MakeTensor,
     RemoveConfig,
     RenameFile,
     RenameTensor,
@@ -196,7 +197,7 @@ def _config(plan: AdapterEdits, renames: dict[str, str]) -> ConfigChange | None:
 
 
 def _weights(plan: AdapterEdits, renames: dict[str, str]) -> WeightsChange | None:
-    kinds = RenameTensor | DropTensor | CopyTensor | ZeroTensor | RewriteHeader
+    kinds = RenameTensor | DropTensor | CopyTensor | ZeroTensor | MakeTensor | RewriteHeader
     edits = tuple(dict.fromkeys(edit for edit in plan.edits if isinstance(edit, kinds)))
     if not edits:
         return None

@@ -36,6 +36,12 @@ def write_weights(new: NewWeights, path: str) -> None:
             if run.source.file not in sources:
                 sources[run.source.file] = stack.enter_context(open(run.source.file, "rb", buffering=0))
             copy_range(sources[run.source.file], run.source.offset, target, run.to, run.size)
+        for tensor in new.tensors:
+            if tensor.term is not None:
+                at = len(new.header) + tensor.begin
+                for data in new.values.encoded(tensor.term, tensor.dtype):
+                    _write_all(target, data, at)
+                    at += len(data)
 
 
 def write_bytes(data: bytes, path: str) -> None:

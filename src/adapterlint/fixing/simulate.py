@@ -6,20 +6,23 @@ import copy
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapterlint.findings import (
     CopyTensor,
     DropTensor,
     Edit,
+    MakeTensor,
     RemoveConfig,
     RenameFile,
     RenameTensor,
     RewriteHeader,
     SetConfig,
     StripBom,
+    Term,
     ZeroTensor,
 )
+from adapterlint.fixing import terms
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.tensor import Tensor
@@ -45,7 +48,7 @@ def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -
             tensors[edit.name] = source._replace(
                 name=edit.name, file=os.path.abspath(os.path.join(base.path, source.file))
             )
-        elif isinstance(edit, ZeroTensor):
+        elif isinstance(edit, ZeroTensor | MakeTensor):
             tensors[edit.name] = Tensor(edit.name, edit.dtype, edit.shape)
     problems = tuple(item for item in adapter.config_problems if item.kind != "duplicate-key" or not _removes(edits))
     return replace(adapter, config=config, config_value=config, tensors=tensors, config_problems=problems)
@@ -73,10 +76,11 @@ def compose(rounds: Iterable[Iterable[Edit]]) -> tuple[Edit, ...]:
     """Several rounds of edits, each about the state after the one before, as one list about the stored names."""
     origin: dict[str, str] = {}  # name now -> name in the file, for renamed tensors
     dropped: list[str] = []
-    added: dict[str, CopyTensor | ZeroTensor] = {}
+    added: dict[str, CopyTensor | ZeroTensor | MakeTensor] = {}
     config: list[Edit] = []
     others: dict[Edit, None] = {}
     for edits in rounds:
+        before = _Names(dict(origin), dict(added))
         for edit in edits:
             if isinstance(edit, RenameTensor):
                 if edit.old in added:
@@ -88,6 +92,8 @@ def compose(rounds: Iterable[Iterable[Edit]]) -> tuple[Edit, ...]:
                     dropped.append(origin.pop(edit.name, edit.name))
             elif isinstance(edit, (CopyTensor, ZeroTensor)):
                 added[edit.name] = edit
+            elif isinstance(edit, MakeTensor):
+                added[edit.name] = edit._replace(term=terms.renamed(edit.term, before.term))
             elif isinstance(edit, (SetConfig, RemoveConfig)):
                 config.append(edit)
             else:
@@ -95,6 +101,22 @@ def compose(rounds: Iterable[Iterable[Edit]]) -> tuple[Edit, ...]:
     renames = [RenameTensor(old, new) for new, old in origin.items() if old != new]
     drops = [DropTensor(name) for name in dict.fromkeys(dropped)]
     return (*others, *_last_of_each(config), *drops, *renames, *added.values())
+
+
+class _Names(NamedTuple):
+    """What the names between two rounds stand for: names in the file by names now, and tensors that will be added."""
+
+    origin: dict[str, str]
+    added: dict[str, CopyTensor | ZeroTensor | MakeTensor]
+
+    def term(self, name: str) -> Term:
+        """The tensor of that name, as a term over stored tensors."""
+        made = self.added.get(name)
+        if made is None:
+            return terms.stored(self.origin.get(name, name))
+        if isinstance(made, CopyTensor):
+            return terms.in_base(made.base_name)
+        return terms.zeros(made.shape) if isinstance(made, ZeroTensor) else made.term
 
 
 def _last_of_each(edits: list[Edit]) -> list[Edit]:
