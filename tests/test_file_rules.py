@@ -145,7 +145,7 @@ def test_fixes_end_their_findings_and_keep_the_tensors(rule: Any, tmp_path: Path
             if finding.fix is None or finding.fix.safety is not Safety.SAFE:
                 continue
             path = Path(finding.location.path)
-            before = _named_tensors(path, load)
+            before = _named_tensors(path)
             apply_all([AdapterEdits(str(path), finding.fix.edits)])
             again = examine(Request([str(path)], grouping="none"))
             assert findings_of(again, rule.code) == []
@@ -154,9 +154,18 @@ def test_fixes_end_their_findings_and_keep_the_tensors(rule: Any, tmp_path: Path
             assert all(before[name].equal(tensor) for name, tensor in after.items())
 
 
-def _named_tensors(path: Path, load: Any) -> dict[str, Any]:
-    file = next(item for item in sorted(path.iterdir()) if item.name != "adapter_config.json")
-    loaded: dict[str, Any] = load(file.read_bytes())
+def _named_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of every weights file, those under another key included, as the libraries load them."""
+    import torch
+    from safetensors.torch import load
+
+    loaded: dict[str, Any] = {}
+    for file in sorted(path.iterdir()):
+        if file.suffix in (".bin", ".safetensors") and file.read_bytes().startswith(b"PK"):
+            content = torch.load(file, weights_only=True)
+            loaded |= content.get("state_dict", content)
+        elif file.suffix in (".bin", ".safetensors"):
+            loaded |= load(file.read_bytes())
     return loaded
 
 

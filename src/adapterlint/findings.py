@@ -263,6 +263,36 @@ class RenameFile(NamedTuple):
     edit: str = "rename-file"
 
 
+class ConvertWeights(NamedTuple):
+    """Write adapter_model.safetensors from the tensors of other files of the directory, which are then removed.
+
+    Attributes:
+        files: the files, torch or safetensors ones, each with other tensors; plain names.
+        under: key of the dictionary that holds the tensors, in a torch file that has none at its top level.
+        salvage: pass over the objects in a torch file that ``weights_only`` loading refuses.
+        remove: further files that go, such as the index of the shards.
+    """
+
+    files: tuple[str, ...]
+    under: str | None = None
+    salvage: bool = False
+    remove: tuple[str, ...] = ()
+    edit: str = "convert-weights"
+
+
+class RemoveFile(NamedTuple):
+    """Remove a weights file that holds the very tensors of another one, which stays.
+
+    Attributes:
+        name: the file that goes.
+        twin: the file that stays.
+    """
+
+    name: str
+    twin: str
+    edit: str = "remove-file"
+
+
 class RewriteHeader(NamedTuple):
     """Write the safetensors header anew, unchanged in meaning (drops duplicate names and unknown fields)."""
 
@@ -281,6 +311,8 @@ Edit: TypeAlias = (
     | MakeTensor
     | RenameFile
     | RewriteHeader
+    | ConvertWeights
+    | RemoveFile
 )
 
 

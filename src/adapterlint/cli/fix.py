@@ -180,6 +180,8 @@ def describe(proof: Proof) -> str:
     }
     parts += [f"{count} {word}" for word, count in counts.items() if count]
     parts += [f"{old} renamed to {new}" for old, new in proof.files]
+    parts += [f"{old} converted to {new}" for old, new in proof.converted]
+    parts += [f"{name} removed, its tensors being elsewhere" for name in proof.removed]
     if proof.config_changes:
         parts.append("config: " + ", ".join(proof.config_changes))
     return "; ".join(parts)

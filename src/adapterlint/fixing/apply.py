@@ -93,7 +93,7 @@ def _in_place(changes: Sequence[Change], allow_links: bool, check: Check | None)
             _run_check(check, [views.get(change.root, change.plan.path) for change in changes], changes)
         for change in changed:
             touched = {name for each in change.rewritten for name in (each.old, each.new)}
-            _require_unchanged(change, touched.union(*change.moves))
+            _require_unchanged(change, touched.union(change.removed, *change.moves, *change.twins))
         transaction.commit()
     return proofs
 
@@ -142,6 +142,7 @@ def _steps(change: Change) -> list[Step]:
         steps.append(Step("place", os.path.join("new", change.name, each.new), each.new, fresh))
         if each.old != each.new:
             steps.append(Step("remove", each.old))
+    steps += [Step("remove", name) for name in change.removed]
     return steps + [Step("move", old, new) for old, new in change.moves]
 
 
@@ -161,7 +162,7 @@ def _require_unchanged(change: Change, names: Iterable[str]) -> None:
 
 
 def _refuse_links(change: Change) -> None:
-    old_names = [*(each.old for each in change.rewritten), *(old for old, _ in change.moves)]
+    old_names = [*(each.old for each in change.rewritten), *change.removed, *(old for old, _ in change.moves)]
     advice = "write a copy elsewhere, or allow links to be replaced by files"
     for name in old_names:
         path = os.path.join(change.plan.path, name)

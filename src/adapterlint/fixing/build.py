@@ -17,7 +17,7 @@ Files = list[tuple[str, str]]
 def build_view(change: Change, directory: str) -> Files:
     """Writes the new files into ``directory``, and links to all others. Raises WriteError."""
     files = _write_changed(change, directory, strict=True)
-    rewritten = {each.old for each in change.rewritten}
+    rewritten = {*(each.old for each in change.rewritten), *change.removed}
     moves = dict(change.moves)
     with writing(change.plan.path):
         for name in os.listdir(change.root):
@@ -29,7 +29,7 @@ def build_view(change: Change, directory: str) -> Files:
 def build_copy(change: Change, directory: str) -> Files:
     """Writes the whole adapter, with the new files, into ``directory``. Raises WriteError, RefusedError."""
     files = _write_changed(change, directory, strict=False)
-    omit = {each.old for each in change.rewritten}
+    omit = {*(each.old for each in change.rewritten), *change.removed}
     _copy_tree(change.root, directory, (change.root,), omit, dict(change.moves), files)
     return files
 

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from adapterlint.findings import CopyTensor, DropTensor, MakeTensor, RenameTensor, ZeroTensor
+from adapterlint.findings import ConvertWeights, CopyTensor, DropTensor, MakeTensor, RenameTensor, ZeroTensor
 from adapterlint.fixing.layout import Placed
 from adapterlint.fixing.resolve import AdapterEdits, ConfigChange, WeightsChange, resolve
 from adapterlint.reporters.text import printable
@@ -25,6 +25,8 @@ def render(plans: Iterable[AdapterEdits], *, verbose: bool = False) -> str:
 
 def _adapter(plan: AdapterEdits, verbose: bool) -> Iterator[str]:
     change = resolve(plan)
+    for old, twin in change.twins:
+        yield f"remove {printable(os.path.join(plan.path, old))}, whose tensors are all in {printable(twin)}\n"
     for old, new in change.moves:
         yield f"rename {printable(os.path.join(plan.path, old))} to {printable(new)}\n"
     if change.config is not None:
@@ -48,6 +50,8 @@ def _lines(data: bytes) -> list[str]:
 
 def _weights(path: str, change: WeightsChange, verbose: bool) -> Iterator[str]:
     yield f"--- {printable(os.path.join(path, change.old))}\n+++ {printable(os.path.join(path, change.new))}\n"
+    if change.sources is not None:
+        yield from _conversion(change)
     before, after = change.before.tensors, {tensor.name: tensor for tensor in change.after.tensors}
     order = {name: number for number, name in enumerate(before)}
     renames = [edit for edit in change.edits if isinstance(edit, RenameTensor) and edit.old != edit.new]
@@ -56,7 +60,7 @@ def _weights(path: str, change: WeightsChange, verbose: bool) -> Iterator[str]:
     copies = [edit for edit in change.edits if isinstance(edit, CopyTensor)]
     zeros = [edit for edit in change.edits if isinstance(edit, ZeroTensor)]
     computed = [edit for edit in change.edits if isinstance(edit, MakeTensor)]
-    if not (renames or drops or copies or zeros or computed):
+    if not (renames or drops or copies or zeros or computed or change.sources is not None):
         yield "@@ write the header anew; names, shapes and data stay @@\n"
     yield from _group("rename", [f"-{printable(r.old)}\n+{printable(r.new)}\n" for r in renames], None, verbose)
     gone = [f"-{printable(name)}  {_form(before[name].dtype, before[name].shape)}\n" for name in drops]
@@ -68,6 +72,13 @@ def _weights(path: str, change: WeightsChange, verbose: bool) -> Iterator[str]:
 
     lines = [f"{_added(after[edit.name])}\n" for edit in computed]
     yield from _group("compute", lines, sum(after[edit.name].size for edit in computed), verbose)
+
+
+def _conversion(change: WeightsChange) -> Iterator[str]:
+    size = sum(entry.end - entry.begin for entry in change.before.tensors.values())
+    conversion = next(edit for edit in change.edits if isinstance(edit, ConvertWeights))
+    files = ", ".join(map(printable, conversion.files))
+    yield f"@@ convert {len(change.before.tensors)} tensors of {files}, {size:,} bytes @@\n"
 
 
 def _group(verb: str, lines: Sequence[str], size: int | None, verbose: bool) -> Iterator[str]:

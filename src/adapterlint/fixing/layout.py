@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple, TypeAlias
 
-from adapterlint.findings import CopyTensor, DropTensor, MakeTensor, RenameTensor, RewriteHeader, Term, ZeroTensor
+from adapterlint.findings import (
+    ConvertWeights,
+    CopyTensor,
+    DropTensor,
+    MakeTensor,
+    RenameTensor,
+    RewriteHeader,
+    Term,
+    ZeroTensor,
+)
 from adapterlint.fixing.errors import PlanError
+from adapterlint.fixing.strided import Source, Strided
 from adapterlint.fixing.values import ROUNDING, Stored, TermError, Values
 from adapterlint.reading.base import BaseFiles, BaseTensor
 from adapterlint.reading.safetensors import DTYPE_BITS, MAX_HEADER_BYTES, Header
 
-TensorEdit: TypeAlias = RenameTensor | DropTensor | CopyTensor | ZeroTensor | MakeTensor | RewriteHeader
+TensorEdit: TypeAlias = (
+    RenameTensor | DropTensor | CopyTensor | ZeroTensor | MakeTensor | RewriteHeader | ConvertWeights
+)
 
 PAGE = 4096
 """Data keeps its offset modulo this, so that a file system with shared extents need not copy it."""
-
-
-class Source(NamedTuple):
-    """Where bytes come from: a file and the offset in it, in bytes."""
-
-    file: str
-    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Placed:
         shape: dimensions.
         begin: offset in the data section, in bytes.
         size: its bytes.
-        source: where they come from; None for zeros, and for what is computed.
+        source: where they come from, in one run or spread; None for zeros, and for what is computed.
         term: what is computed; None for all others.
     """
 
@@ -47,7 +52,7 @@ class Placed:
     shape: tuple[int, ...]
     begin: int
     size: int
-    source: Source | None
+    source: Source | Strided | None
     term: Term | None = None
 
     @property
@@ -89,10 +94,11 @@ class NewWeights:
         return len(self.header) + sum(tensor.size for tensor in self.tensors)
 
     def runs(self) -> list[Run]:
-        """The bytes to bring in, neighbours joined. What no run covers is zero, or computed."""
+        """The bytes to move in one run, neighbours joined. What neither a run nor :meth:`spread` covers is zero, or
+        computed."""
         runs: list[Run] = []
         for tensor in self.tensors:
-            if tensor.source is None or not tensor.size:
+            if not isinstance(tensor.source, Source) or not tensor.size:
                 continue
             to = len(self.header) + tensor.begin
             last = runs[-1] if runs else None
@@ -102,15 +108,34 @@ class NewWeights:
                 runs.append(Run(tensor.source, to, tensor.size))
         return runs
 
+    def spread(self) -> Iterator[tuple[int, Strided]]:
+        """Where in the file the elements go that have to be gathered, and where they are."""
+        for tensor in self.tensors:
+            if isinstance(tensor.source, Strided):
+                yield len(self.header) + tensor.begin, tensor.source
+
 
 def _follows(run: Run, source: Source) -> bool:
     return run.source.file == source.file and run.source.offset + run.size == source.offset
 
 
-def lay_out(path: str, header: Header, edits: Iterable[TensorEdit], base: BaseFiles | None) -> NewWeights:
+def lay_out(
+    path: str,
+    header: Header,
+    edits: Iterable[TensorEdit],
+    base: BaseFiles | None,
+    sources: Mapping[str, Source | Strided] | None = None,
+) -> NewWeights:
     """The file that the edits make of the one at ``path``. All edits refer to the old names; their order is no matter.
 
     Tensors that stay keep their order in the header and in the data. Raises PlanError if the edits do not fit.
+
+    Args:
+        path: the file.
+        header: its header.
+        edits: what to change.
+        base: where copied tensors come from.
+        sources: where the tensors' bytes are, if they are not where the header of a safetensors file has them.
     """
     _require_readable(path, header)
     edits = tuple(dict.fromkeys(edits))
@@ -118,16 +143,16 @@ def lay_out(path: str, header: Header, edits: Iterable[TensorEdit], base: BaseFi
     dropped = _dropped(path, header, edits, renamed)
     kept = [
         Placed(renamed.get(name, name), entry.dtype, entry.shape, entry.begin, entry.end - entry.begin,
-               Source(path, header.data_start + entry.begin))
+               sources[name] if sources else Source(path, header.data_start + entry.begin))
         for name, entry in header.tensors.items()
         if name not in dropped
     ]  # fmt: skip
-    values = Values(stored_tensors(path, header), base_tensors(base))
+    values = Values(stored_tensors(path, header, sources), base_tensors(base))
     added = [_added(path, edit, header, base) for edit in edits if isinstance(edit, CopyTensor | ZeroTensor)]
     added += [_made(path, edit, values) for edit in edits if isinstance(edit, MakeTensor)]
     _require_unique(path, [tensor.name for tensor in (*kept, *added)])
     in_place = sorted(kept, key=lambda tensor: (tensor.begin, tensor.size))
-    placed = in_place if not dropped and not added else _arranged(in_place, added)
+    placed = in_place if not dropped and not added and sources is None else _arranged(in_place, added)
     by_name = {tensor.name: tensor for tensor in placed}
     listed = [by_name[tensor.name] for tensor in (*kept, *added)]
     return NewWeights(_encoded(path, header, listed), tuple(placed), values)
@@ -212,12 +237,16 @@ def _made(path: str, edit: MakeTensor, values: Values) -> Placed:
     return Placed(edit.name, edit.dtype, shape, 0, size, None, edit.term)
 
 
-def stored_tensors(path: str, header: Header) -> dict[str, Stored]:
-    """The tensors of a file, for terms over them."""
-    return {
-        name: Stored(path, header.data_start + entry.begin, entry.dtype, tuple(entry.shape))
-        for name, entry in header.tensors.items()
-    }
+def stored_tensors(
+    path: str, header: Header, sources: Mapping[str, Source | Strided] | None = None
+) -> dict[str, Stored]:
+    """The tensors of a file, for terms over them; ``sources`` as in :func:`lay_out`."""
+    found = {}
+    for name, entry in header.tensors.items():
+        source = sources[name] if sources is not None else Source(path, header.data_start + entry.begin)
+        offset = source.offset if isinstance(source, Source) else -1
+        found[name] = Stored(source.file, offset, entry.dtype, tuple(entry.shape))
+    return found
 
 
 def base_tensors(base: BaseFiles | None) -> dict[str, Stored]:
@@ -275,7 +304,8 @@ def _encoded(path: str, old: Header, tensors: Iterable[Placed]) -> bytes:
         offsets = [tensor.begin, tensor.begin + tensor.size]
         document[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-    step = PAGE if old.data_start % 8 == 0 else 8
+    # A header without text is that of another container, whose offsets nothing can share.
+    step = PAGE if old.raw and old.data_start % 8 == 0 else 8
     padding = (old.data_start - 8 - len(text)) % PAGE if step == PAGE else -len(text) % 8
     length = len(text) + padding
     if length > MAX_HEADER_BYTES:

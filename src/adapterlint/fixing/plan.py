@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from adapterlint.findings import Edit, Finding, Safety, Severity
+from adapterlint.findings import PICKLE_FILE, ConvertWeights, Edit, Finding, Fix, Safety, Severity
+from adapterlint.fixing.errors import PlanError
 from adapterlint.fixing.forms import union
 from adapterlint.fixing.resolve import AdapterEdits
-from adapterlint.fixing.simulate import FILE_EDITS, apply_to_model, compose
+from adapterlint.fixing.simulate import FILE_EDITS, TENSOR_EDITS, apply_to_model, compose
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.reading.base import read_base
 from adapterlint.run import CheckedSet, Request, Run, check_adapter, check_set
@@ -55,10 +56,16 @@ class _State:
 
     subject: Subject
     findings: list[Finding]
+    unsafe: bool = False
     rounds: list[tuple[Edit, ...]] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
 
     def apply(self, edits: tuple[Edit, ...], title: str) -> None:
+        """Go on to the next round. Raises PlanError if the edits cannot be made of the files that are there."""
+        if self.subject.adapter.is_pickle and any(isinstance(edit, TENSOR_EDITS) for edit in edits):
+            if not self.unsafe:
+                _require_only_tensors(self.subject)
+            edits = (ConvertWeights((PICKLE_FILE,)), *edits)
         adapter = apply_to_model(self.subject.adapter, edits, self.subject.base)
         self.rounds.append(edits)
         self.titles.append(title)
@@ -74,10 +81,12 @@ def make_plan(run: Run, request: Request, unsafe: bool) -> Plan:
         request: targets and selection; findings that are not selected are not fixed.
         unsafe: whether fixes that round, lose data or choose are allowed.
     """
-    states = {checked.subject.adapter.path: _State(checked.subject, checked.findings) for checked in run.adapters}
+    states = {
+        checked.subject.adapter.path: _State(checked.subject, checked.findings, unsafe) for checked in run.adapters
+    }
     plan = Plan()
     for state in states.values():
-        plan.reread |= _fix_adapter(state, run, request, unsafe)
+        plan.reread |= _fix_adapter(state, plan, run, request)
     if not plan.reread:
         for checked in run.sets:
             _fix_set(checked, states, run, request, plan)
@@ -92,14 +101,27 @@ def make_plan(run: Run, request: Request, unsafe: bool) -> Plan:
     return plan
 
 
+def _require_only_tensors(subject: Subject) -> None:
+    """What is no tensor has no place in a safetensors file, and is lost."""
+    adapter = subject.adapter
+    other = next((problem for problem in adapter.weights_problems if problem.kind == "non-tensor-entry"), None)
+    if other is not None:
+        raise PlanError(adapter.path, f"{other.message}; only --unsafe-fixes drops it with the old file")
+
+
 def _wanted(findings: Iterable[Finding], run: Run, request: Request) -> list[Finding]:
     """Errors and warnings for the targets, as far as they are selected."""
     graded = (with_severity(finding, run.targets, bool(request.targets)) for finding in findings)
     return [
         finding
         for finding in graded
-        if finding is not None and finding.severity is not Severity.NOTE and request.selection.keeps(finding)
+        if finding is not None and request.selection.keeps(finding) and _matters(finding, request)
     ]
+
+
+def _matters(finding: Finding, request: Request) -> bool:
+    """Errors and warnings; notes only where their rule is asked for by its own code or name."""
+    return finding.severity is not Severity.NOTE or bool({finding.rule, finding.name} & set(request.selection.select))
 
 
 def _allowed(finding: Finding, unsafe: bool) -> bool:
@@ -109,22 +131,29 @@ def _allowed(finding: Finding, unsafe: bool) -> bool:
     return fix.safety is Safety.SAFE or unsafe
 
 
-def _fix_adapter(state: _State, run: Run, request: Request, unsafe: bool) -> bool:
+def _fix_adapter(state: _State, plan: Plan, run: Run, request: Request) -> bool:
     """Fix one adapter as far as it goes; True when its files must be written before more can be planned."""
-    seen: list[tuple[Edit, ...]] = []  # values of config edits may be lists, which have no hash
+    seen: list[Fix] = []  # values of config edits may be lists, which have no hash
+    refused: list[Fix] = []
     for _ in range(MAX_ROUNDS):
         findings = _wanted(state.findings, run, request)
-        fixable = [finding for finding in findings if _allowed(finding, unsafe) and finding.fix and finding.fix.edits]
+        fixable = [finding for finding in findings if _allowed(finding, state.unsafe) and finding.fix not in refused]
+        fixable = [finding for finding in fixable if finding.fix and finding.fix.edits]
         if not fixable:
             return False
         fix = fixable[0].fix
         assert fix is not None
-        if fix.edits in seen:
+        if fix.edits in [each.edits for each in seen]:
             raise OscillationError(
                 f"{state.subject.adapter.path}: the fix of {fixable[0].rule} does not end its finding"
             )
-        seen.append(fix.edits)
-        state.apply(fix.edits, f"{fixable[0].rule}: {fix.title}")
+        try:
+            state.apply(fix.edits, f"{fixable[0].rule}: {fix.title}")
+        except PlanError as error:
+            refused.append(fix)
+            plan.refusals.append(Refusal((state.subject.adapter.path,), "safetensors", error.reason))
+            continue
+        seen.append(fix)
         if any(isinstance(edit, FILE_EDITS) for edit in fix.edits):
             return True
     raise OscillationError(f"{state.subject.adapter.path}: fixes do not come to an end in {MAX_ROUNDS} rounds")
@@ -141,9 +170,12 @@ def _fix_set(checked: CheckedSet, states: dict[str, _State], run: Run, request: 
     except union.CannotUniteError as error:
         plan.refusals.append(Refusal(subject.paths, "union", str(error)))
         return
-    for state, own in zip(members, edits, strict=True):
-        if own:
-            state.apply(own, "union: give every adapter of the set the same saved modules")
+    try:
+        for state, own in zip(members, edits, strict=True):
+            if own:
+                state.apply(own, "union: give every adapter of the set the same saved modules")
+    except PlanError as error:
+        plan.refusals.append(Refusal(subject.paths, "union", str(error)))
 
 
 def _left(run: Run, states: dict[str, _State], request: Request) -> list[Finding]:

@@ -11,11 +11,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from adapterlint.findings import CopyTensor, DropTensor, MakeTensor, RenameTensor, ZeroTensor
+from adapterlint.findings import (
+    SAFETENSORS_FILE,
+    ConvertWeights,
+    CopyTensor,
+    DropTensor,
+    MakeTensor,
+    RenameTensor,
+    ZeroTensor,
+)
 from adapterlint.fixing.configvalue import describe, expected, parse
+from adapterlint.fixing.conversion import convert
 from adapterlint.fixing.errors import ProofError
 from adapterlint.fixing.layout import base_file, base_tensors, stored_tensors
 from adapterlint.fixing.resolve import Change, ConfigChange, WeightsChange
+from adapterlint.fixing.strided import Source, Strided, differs
 from adapterlint.fixing.system import STAGE
 from adapterlint.fixing.values import TermError, Values
 from adapterlint.reading import payload
@@ -37,6 +47,8 @@ class Proof:
         computed: added tensors that hold, rounded once, what their terms say.
         config_changes: the config's differences, in words; its other values are equal.
         files: files that got another name: old and new one.
+        converted: files whose tensors are in a new one of another format: old and new one.
+        removed: files that are gone.
         bytes_compared: bytes read on the new side for all this.
     """
 
@@ -49,6 +61,8 @@ class Proof:
     computed: int = 0
     config_changes: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    converted: tuple[tuple[str, str], ...] = ()
+    removed: tuple[str, ...] = ()
     bytes_compared: int = 0
 
 
@@ -76,12 +90,52 @@ def prove(change: Change, directory: str, *, whole: bool = False) -> Proof:
             proof = _weights(change.plan.path, change.weights, change.plan.base, directory, proof)
         if change.config is not None:
             proof = _config(change.plan.path, change.config, directory, proof)
+        for name, twin in change.twins:
+            proof = replace(proof, bytes_compared=proof.bytes_compared + prove_twins(change.root, name, twin))
         if whole:
             proof = replace(proof, bytes_compared=proof.bytes_compared + _others(change, directory))
     except (OSError, EOFError) as error:
         raise ProofError(change.plan.path, f"the new files cannot be read: {error}") from error
-    renamed = ((each.old, each.new) for each in change.rewritten if each.old != each.new)
-    return replace(proof, files=(*change.moves, *renamed))
+    renamed = ((each.old, each.new) for each in change.rewritten if each.old != each.new and each != change.weights)
+    return replace(proof, files=(*change.moves, *renamed, *_renamed_weights(change)), converted=_converted(change),
+                   removed=tuple(name for name, _ in change.twins))  # fmt: skip
+
+
+def _renamed_weights(change: Change) -> tuple[tuple[str, str], ...]:
+    weights = change.weights
+    if weights is None or weights.sources is not None or weights.old == weights.new:
+        return ()
+    return ((weights.old, weights.new),)
+
+
+def _converted(change: Change) -> tuple[tuple[str, str], ...]:
+    edits = change.weights.edits if change.weights is not None else ()
+    return tuple((name, SAFETENSORS_FILE) for edit in edits if isinstance(edit, ConvertWeights) for name in edit.files)
+
+
+def prove_twins(root: str, name: str, twin: str) -> int:
+    """Proves that two weights files hold the same tensors. Raises ProofError; returns the bytes compared."""
+    one, other = (convert(root, ConvertWeights((each,))) for each in (name, twin))
+    path = os.path.join(root, name)
+    if {tensor: entry[1:3] for tensor, entry in one.header.tensors.items()} != {
+        tensor: entry[1:3] for tensor, entry in other.header.tensors.items()
+    }:
+        raise ProofError(path, f"it does not have the tensors of {twin}")
+    compared = 0
+    for tensor, entry in one.header.tensors.items():
+        size = entry.end - entry.begin
+        source = other.sources[tensor]
+        assert isinstance(source, Source)  # a safetensors file has no others
+        if not _holds(one.sources[tensor], source.file, source.offset, size):
+            raise ProofError(path, f"tensor {tensor!r} does not have the bytes that it has in {twin}")
+        compared += size
+    return compared
+
+
+def _holds(source: Source | Strided, path: str, offset: int, size: int) -> bool:
+    if isinstance(source, Strided):
+        return not differs(source, path, offset)
+    return payload.equal(path, offset, source.file, source.offset, size)
 
 
 def _weights(root: str, change: WeightsChange, base: BaseFiles | None, directory: str, proof: Proof) -> Proof:
@@ -97,23 +151,31 @@ def _weights(root: str, change: WeightsChange, base: BaseFiles | None, directory
     wanted = {new_name: (old.tensors[name].dtype, old.tensors[name].shape) for name, new_name in kept.items()}
     wanted |= {name: (edit.dtype, edit.shape) for name, edit in zeros.items()}
     wanted |= {name: (edit.dtype, edit.shape) for name, edit in made.items()}
-    pairs = [
-        _Pair(new_name, _start(new, new_name), old_path, _start(old, name), _size(old, name))
-        for name, new_name in kept.items()
-        if new_name in new.tensors
-    ]
+    pairs, spread = [], []
+    for name, new_name in kept.items():
+        source = change.sources[name] if change.sources is not None else Source(old_path, _start(old, name))
+        if new_name not in new.tensors:
+            continue
+        if isinstance(source, Source):
+            pairs.append(_Pair(new_name, _start(new, new_name), source.file, source.offset, _size(old, name)))
+        else:
+            spread.append((new_name, source))
     for name, base_name in copies.items():
         if base is None:
             raise ProofError(old_path, f"tensor {name!r} cannot be compared without the base")
-        source = base.tensors[base_name]
-        wanted[name] = (source.dtype, tuple(source.shape))
+        copied = base.tensors[base_name]
+        wanted[name] = (copied.dtype, tuple(copied.shape))
         if name in new.tensors:
-            pairs.append(_Pair(name, _start(new, name), base_file(base, source), source.offset, source.nbytes))
+            pairs.append(_Pair(name, _start(new, name), base_file(base, copied), copied.offset, copied.nbytes))
     _require_same_structure(old_path, wanted, new)
     compared = _require_equal(new_path, pairs)
+    for name, view in spread:
+        if differs(view, new_path, _start(new, name)):
+            raise ProofError(new_path, f"the elements of tensor {name!r} are not those in {view.file}")
+        compared += _size(new, name)
     for name in zeros:
         compared += _require_zero(new_path, name, _start(new, name), _size(new, name))
-    values = Values(stored_tensors(old_path, old), base_tensors(base))
+    values = Values(stored_tensors(old_path, old, change.sources), base_tensors(base))
     for edit in made.values():
         compared += _require_computed(new_path, edit, _start(new, edit.name), values)
     moved = sum(name != new_name for name, new_name in kept.items())
@@ -224,7 +286,7 @@ def _others(change: Change, directory: str) -> int:
     """Compares every file that the edits leave alone with its copy."""
     names = {**dict(change.moves), **{each.old: each.new for each in change.rewritten}}
     rewritten = {each.new for each in change.rewritten}
-    wanted = {names.get(name, name): name for name in _files(change.root)}
+    wanted = {names.get(name, name): name for name in _files(change.root) if name not in change.removed}
     if wanted.keys() != set(_files(directory)):
         raise ProofError(change.plan.path, "the copy does not have the same files")
     compared = 0

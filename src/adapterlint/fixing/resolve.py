@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from adapterlint.findings import (
     CONFIG_FILE,
     SAFETENSORS_FILE,
+    ConvertWeights,
     CopyTensor,
     DropTensor,
     Edit,
     MakeTensor,
     RemoveConfig,
+    RemoveFile,
     RenameFile,
     RenameTensor,
     RewriteHeader,
@@ -22,9 +25,11 @@ from adapterlint.findings import (
     ZeroTensor,
 )
 from adapterlint.fixing.configvalue import ConfigEdit
+from adapterlint.fixing.conversion import convert
 from adapterlint.fixing.errors import PlanError
 from adapterlint.fixing.layout import NewWeights, TensorEdit, lay_out
 from adapterlint.fixing.records import is_plain_name
+from adapterlint.fixing.strided import Source, Strided
 from adapterlint.fixing.system import STAGE, writing
 from adapterlint.reading.base import BaseFiles
 from adapterlint.reading.jsonedit import apply_edits
@@ -74,7 +79,7 @@ class ConfigChange:
 
 @dataclass(frozen=True, slots=True)
 class WeightsChange:
-    """A safetensors file that gets another header, or other tensors.
+    """A safetensors file that gets another header, or other tensors, or that is made from files of another format.
 
     Attributes:
         old: its name now.
@@ -82,6 +87,7 @@ class WeightsChange:
         before: its header now.
         after: the file that it becomes.
         edits: what makes the one of the other.
+        sources: where the old tensors are, if ``before`` is not the header of a file.
     """
 
     old: str
@@ -89,6 +95,7 @@ class WeightsChange:
     before: Header
     after: NewWeights
     edits: tuple[TensorEdit, ...]
+    sources: Mapping[str, Source | Strided] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,8 @@ class Change:
         config: its new config; None if it stays.
         weights: its new weights; None if they stay.
         moves: files that only get another name: old and new one.
+        removed: files that go, beside those that get another name.
+        twins: those of them whose tensors another file holds too, with that file.
         seen: what the files of the directory were when they were read.
     """
 
@@ -111,6 +120,8 @@ class Change:
     config: ConfigChange | None
     weights: WeightsChange | None
     moves: tuple[tuple[str, str], ...]
+    removed: tuple[str, ...]
+    twins: tuple[tuple[str, str], ...]
     seen: Identities
 
     @property
@@ -121,7 +132,7 @@ class Change:
     @property
     def empty(self) -> bool:
         """Whether every file is as the edits want it already."""
-        return not self.rewritten and not self.moves
+        return not self.rewritten and not self.moves and not self.removed
 
 
 def resolve(plan: AdapterEdits) -> Change:
@@ -133,10 +144,24 @@ def resolve(plan: AdapterEdits) -> Change:
     seen = identities(root)
     renames = _renames(plan)
     config = _config(plan, renames)
-    weights = _weights(plan, renames)
+    conversion = next((edit for edit in plan.edits if isinstance(edit, ConvertWeights)), None)
+    weights = _weights(plan, renames) if conversion is None else _converted(plan, conversion)
+    twins = tuple((edit.name, edit.twin) for edit in plan.edits if isinstance(edit, RemoveFile))
+    removed = [name for name, _ in twins]
+    if conversion is not None:
+        removed += [name for name in (*conversion.files[1:], *conversion.remove) if name != SAFETENSORS_FILE]
+    _require_files(plan, (*removed, *(twin for _, twin in twins)))
     rewritten = {change.old for change in (config, weights) if change is not None}
     moves = tuple((old, new) for old, new in renames.items() if old not in rewritten)
-    return Change(plan, root, name, config, weights, moves, seen)
+    return Change(plan, root, name, config, weights, moves, tuple(removed), twins, seen)
+
+
+def _require_files(plan: AdapterEdits, names: Iterable[str]) -> None:
+    for name in names:
+        if not is_plain_name(name):
+            raise PlanError(plan.path, f"{name!r} is not the name of a file in the directory")
+        if not os.path.isfile(os.path.join(plan.path, name)):
+            raise PlanError(os.path.join(plan.path, name), "there is no such file")
 
 
 def identities(root: str) -> Identities:
@@ -206,6 +231,18 @@ def _weights(plan: AdapterEdits, renames: dict[str, str]) -> WeightsChange | Non
     before = read_header(path)
     after = lay_out(path, before, edits, plan.base)
     return None if _same(path, before, after) else WeightsChange(old, SAFETENSORS_FILE, before, after, edits)
+
+
+def _converted(plan: AdapterEdits, conversion: ConvertWeights) -> WeightsChange:
+    """The weights made from files in another format; a file of their name that is there already must be one of them."""
+    found = convert(plan.path, conversion)
+    if SAFETENSORS_FILE not in conversion.files and os.path.lexists(os.path.join(plan.path, SAFETENSORS_FILE)):
+        raise PlanError(os.path.join(plan.path, SAFETENSORS_FILE), "it exists, and would be overwritten")
+    kinds = RenameTensor | DropTensor | CopyTensor | ZeroTensor | MakeTensor
+    edits = tuple(dict.fromkeys(edit for edit in plan.edits if isinstance(edit, kinds)))
+    old = conversion.files[0]
+    after = lay_out(os.path.join(plan.path, old), found.header, edits, plan.base, found.sources)
+    return WeightsChange(old, SAFETENSORS_FILE, found.header, after, (conversion, *edits), found.sources)
 
 
 def _same(path: str, before: Header, after: NewWeights) -> bool:

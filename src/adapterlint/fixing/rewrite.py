@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import ExitStack
 from io import FileIO
 
 from adapterlint.fixing.layout import NewWeights
+from adapterlint.fixing.strided import gather
 from adapterlint.fixing.system import flush
 
 BLOCK = 1 << 20
@@ -38,10 +40,9 @@ def write_weights(new: NewWeights, path: str) -> None:
             copy_range(sources[run.source.file], run.source.offset, target, run.to, run.size)
         for tensor in new.tensors:
             if tensor.term is not None:
-                at = len(new.header) + tensor.begin
-                for data in new.values.encoded(tensor.term, tensor.dtype):
-                    _write_all(target, data, at)
-                    at += len(data)
+                _write_blocks(target, new.values.encoded(tensor.term, tensor.dtype), len(new.header) + tensor.begin)
+        for to, view in new.spread():
+            _write_blocks(target, gather(view), to)
 
 
 def write_bytes(data: bytes, path: str) -> None:
@@ -97,6 +98,12 @@ def _copy_blocks(source: FileIO, offset: int, target: FileIO, to: int, size: int
             raise OSError(errno.EIO, f"the file ends {size - done} bytes too early", source.name)
         _write_all(target, buffer[:count], to + done)
         done += count
+
+
+def _write_blocks(target: FileIO, blocks: Iterable[bytes], at: int) -> None:
+    for data in blocks:
+        _write_all(target, data, at)
+        at += len(data)
 
 
 def _write_all(target: FileIO, data: bytes | memoryview, at: int) -> None:

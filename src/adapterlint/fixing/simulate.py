@@ -9,11 +9,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from adapterlint.findings import (
+    SAFETENSORS_FILE,
+    ConvertWeights,
     CopyTensor,
     DropTensor,
     Edit,
     MakeTensor,
     RemoveConfig,
+    RemoveFile,
     RenameFile,
     RenameTensor,
     RewriteHeader,
@@ -23,9 +26,14 @@ from adapterlint.findings import (
     ZeroTensor,
 )
 from adapterlint.fixing import terms
+from adapterlint.fixing.conversion import convert
+from adapterlint.fixing.strided import Source
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.tensor import Tensor
+
+TENSOR_EDITS = (RenameTensor, DropTensor, CopyTensor, ZeroTensor, MakeTensor)
+"""Edits of the weights, which need a safetensors file to be made in."""
 
 FILE_EDITS = (StripBom, RenameFile, RewriteHeader)
 """Edits after which the files must be read again before more can be planned."""
@@ -33,6 +41,12 @@ FILE_EDITS = (StripBom, RenameFile, RewriteHeader)
 
 def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -> Adapter:
     """The adapter as it will be after the edits; tensors keep the place of their bytes in the old files."""
+    edits = tuple(edits)
+    for edit in edits:
+        if isinstance(edit, ConvertWeights):
+            adapter = _converted(adapter, edit)
+        elif isinstance(edit, RemoveFile):
+            adapter = _without(adapter, (edit.name,))
     config = copy.deepcopy(dict(adapter.config)) if adapter.config is not None else None
     tensors = dict(adapter.tensors)
     for edit in edits:
@@ -52,6 +66,36 @@ def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -
             tensors[edit.name] = Tensor(edit.name, edit.dtype, edit.shape)
     problems = tuple(item for item in adapter.config_problems if item.kind != "duplicate-key" or not _removes(edits))
     return replace(adapter, config=config, config_value=config, tensors=tensors, config_problems=problems)
+
+
+def _converted(adapter: Adapter, edit: ConvertWeights) -> Adapter:
+    """The adapter with its weights in the new file; their bytes are still in the old ones."""
+    header, sources = convert(adapter.path, edit)
+    tensors = {}
+    for name, entry in header.tensors.items():
+        source, size = sources[name], entry.end - entry.begin
+        file = os.path.relpath(source.file, adapter.path)
+        offset = source.offset if isinstance(source, Source) else -1
+        tensors[name] = Tensor(name, entry.dtype, tuple(entry.shape), file, offset, size)
+    left = _without(adapter, (*edit.files, *edit.remove))
+    return replace(
+        left,
+        files={**left.files, SAFETENSORS_FILE: sum(tensor.nbytes for tensor in tensors.values())},
+        weights_file=SAFETENSORS_FILE,
+        tensors=tensors,
+        weights_problems=(),
+        metadata=header.metadata,
+        nested_under=None,
+        nested={},
+    )
+
+
+def _without(adapter: Adapter, names: tuple[str, ...]) -> Adapter:
+    return replace(
+        adapter,
+        files={name: size for name, size in adapter.files.items() if name not in names},
+        other_tensors={name: found for name, found in adapter.other_tensors.items() if name not in names},
+    )
 
 
 def _removes(edits: Iterable[Edit]) -> bool:

@@ -26,6 +26,11 @@ class Tensor(NamedTuple):
 
 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+STORED_DTYPES = frozenset(
+    {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3"}
+    | {"F6_E3M2", "C64", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+)
+"""Every dtype that a safetensors file can hold."""
 UNSCALED_DTYPES = frozenset(
     {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "I8", "U8"}
 )

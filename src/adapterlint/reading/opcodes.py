@@ -35,6 +35,7 @@ class Machine:
         position: where the next opcode is; after :meth:`run`, the byte behind the pickle.
         protocol: as the pickle says; -1 before.
         largest_memo: highest memo slot written to.
+        handed: what the code that is not run would have been given, if ``lenient``.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Machine:
         "_persistent",
         "_reduce",
         "_spent",
+        "handed",
         "largest_memo",
         "lenient",
         "memo",
@@ -81,6 +83,7 @@ class Machine:
         self.lenient = lenient
         self.protocol = -1
         self.largest_memo = 0
+        self.handed: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.stack: list[Any] = []
         self._metastack: list[list[Any]] = []
@@ -156,6 +159,8 @@ class Machine:
         if type(arguments) in (tuple, list):
             sizes += sum(len(item) for item in arguments if isinstance(item, _SIZED))
         self.spend(200 + 60 * sizes)
+        if self.lenient and function.name not in ALLOWED:
+            self.handed.append(arguments)
         return self._reduce(function.name, arguments, new)
 
     def persistent_load(self, identifier: Any) -> Any:
@@ -213,6 +218,8 @@ def _reduce(machine: Machine) -> None:
 def _build(machine: Machine) -> None:
     state = machine.stack.pop()
     target = machine.stack[-1]
+    if machine.lenient and isinstance(target, Opaque):
+        machine.handed.append(state)
     if type(target) is OrderedDict:
         if not isinstance(state, (dict, list, tuple)):
             raise TypeError(f"'{type_name(state)}' object is not iterable")
@@ -234,7 +241,9 @@ def _appends(machine: Machine) -> None:
 def _a_list(machine: Machine) -> list[Any]:
     target = machine.stack[-1]
     if machine.lenient and isinstance(target, Opaque):
-        return []
+        items: list[Any] = []
+        machine.handed.append(items)
+        return items
     if type(target) is not list:
         raise RefusedError("unsupported-opcode", f"the pickle appends to a value of type {type_name(target)}")
     return target
@@ -256,7 +265,9 @@ def _setitems(machine: Machine) -> None:
 def _a_dict(machine: Machine) -> dict[Any, Any]:
     target = machine.stack[-1]
     if machine.lenient and isinstance(target, Opaque):
-        return {}
+        entries: dict[Any, Any] = {}
+        machine.handed.append(entries)
+        return entries
     if not isinstance(target, dict):
         raise RefusedError("unsupported-opcode", f"the pickle sets an item of a value of type {type_name(target)}")
     return target

@@ -28,6 +28,7 @@ bad-tensor             has a tensor whose description torch refuses
 not-a-dict             holds something other than a dictionary (PEFT raises)
 non-text-key           has a key that is no text (PEFT raises)
 special-tensor         has a tensor without plain bytes (meta, quantized, sparse, distributed): PEFT cannot copy it
+undetermined           (only if read leniently) gives tensors to code that is not run
 =====================  ===========================================================================================
 
 =====================  ===========================================================================================

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .opcodes import MAX_MEMO, Machine
-from .picklevalues import Allowed, RefusedError, Storage, type_name
+from .picklevalues import Allowed, RefusedError, Storage, Tensor, type_name
 from .problems import Problem
 from .torchglobals import STORAGES
 from .ziplist import Member
@@ -81,6 +81,21 @@ def storage_dtype(kind: Any, untyped: bool) -> str:
     return STORAGES[name]
 
 
+def _reaches_tensors(handed: list[Any], value: Any) -> bool:
+    """Whether code that is not run would have had the result, or tensors, in its hands."""
+    pending, seen = list(handed), set()
+    while pending:
+        item = pending.pop()
+        if item is value or isinstance(item, (Tensor, Storage)):
+            return True
+        if isinstance(item, (dict, list, tuple, set)) and id(item) not in seen:
+            seen.add(id(item))
+            pending.extend(item)
+            if isinstance(item, dict):
+                pending.extend(item.values())
+    return False
+
+
 def follow(machine: Machine, data: bytes, content: TorchFile) -> Any:
     """Follow a pickle; a refusal for an opcode that can hide a global is told by the global."""
     start = machine.position
@@ -97,6 +112,9 @@ def follow(machine: Machine, data: bytes, content: TorchFile) -> Any:
             raise
         message = f"the pickle asks for the global `{names[0][:200]}`, which weights_only loading refuses"
         raise RefusedError("unsafe-global", message, refusal.detail) from None
+    if _reaches_tensors(machine.handed, value):
+        message = "the objects that weights_only loading refuses are given tensors: what becomes of them cannot be told"
+        raise RefusedError("undetermined", message)
     if machine.largest_memo >= MAX_MEMO:
         message = f"the pickle writes memo slot {machine.largest_memo}, for which other unpicklers reserve gigabytes"
         content.add("memo-bomb", message, fatal=False)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, Finding, Fix, RenameFile, Safety, Severity, raises
+from adapterlint.findings import (
+    PICKLE_FILE,
+    SAFETENSORS_FILE,
+    ConvertWeights,
+    Finding,
+    Fix,
+    RenameFile,
+    Safety,
+    Severity,
+    raises,
+)
 from adapterlint.model import keys
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.keys import LORA_KINDS, PREFIX, Kind
@@ -35,8 +45,8 @@ class MisplacedWeights(Rule):
     `adapter_config.json` beside `adapter_model-00001-of-00001.safetensors`.
 
     ## Fix
-    Rename the file, where it is the only one that can be meant. Shards must be joined; of an adapter one level down,
-    give that path.
+    Rename the file, where it is the only one that can be meant. Shards are joined to one file, byte for byte, if all
+    are there. Of an adapter one level down, give that path.
 
     ## References
     - PEFT `utils/save_and_load.py`, `load_peft_weights`; peft#718, peft#1154, trl#526; measured on 0.4.0 to 0.21.2.
@@ -122,7 +132,7 @@ def _fix(adapter: Adapter, found: tuple[str, ...]) -> Fix:
         return Fix(f"Load {folder}/ itself, or move its files up beside adapter_config.json", Safety.DISPLAY)
     shard = _SHARD.search(name)
     if shard and int(shard[1]) != 1:
-        return Fix(f"Join the {int(shard[1])} shards into one {SAFETENSORS_FILE}", Safety.DISPLAY)
+        return _join(adapter, found, int(shard[1]))
     if len(found) > 1:
         return Fix(f"Rename the file that is meant to {SAFETENSORS_FILE}", Safety.DISPLAY)
     new = PICKLE_FILE if name.endswith(_TORCH_SUFFIXES) else SAFETENSORS_FILE
@@ -131,6 +141,20 @@ def _fix(adapter: Adapter, found: tuple[str, ...]) -> Fix:
         return Fix(f"Put {name} in the place of the broken link {new}", Safety.DISPLAY)
     clean = all(_is_canonical(tensor) for tensor in adapter.other_tensors[name])
     return Fix(f"Rename {name} to {new}", Safety.SAFE if clean else Safety.UNSAFE, (RenameFile(name, new),))
+
+
+def _join(adapter: Adapter, found: tuple[str, ...], count: int) -> Fix:
+    """Shards are an adapter only together: all of them, of one series, and no tensor in two of them."""
+    stems = {name[: match.start()] for name in found if (match := _SHARD.search(name))}
+    wanted = {f"-{number:05}-of-{count:05}." for number in range(1, count + 1)}
+    if len(found) != count or len(stems) != 1 or {match[0] for match in map(_SHARD.search, found) if match} != wanted:
+        return Fix(f"Join the {count} shards into one {SAFETENSORS_FILE}, once all are there", Safety.DISPLAY)
+    names = [tensor for name in found for tensor in adapter.other_tensors[name]]
+    if len(set(names)) != len(names):
+        return Fix(f"Join the {count} shards by hand: some tensors are in more than one", Safety.DISPLAY)
+    index = tuple(name for name in adapter.files if name.endswith(".index.json") and name.startswith(tuple(stems)))
+    safe = Safety.SAFE if all(map(_is_canonical, names)) else Safety.UNSAFE
+    return Fix(f"Join the {count} shards to {SAFETENSORS_FILE}", safe, (ConvertWeights(found, remove=index),))
 
 
 def _is_canonical(name: str) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, Finding, Fix, Safety, Severity
-from adapterlint.model.subject import Subject
+from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, ConvertWeights, Finding, Fix, Safety, Severity
+from adapterlint.model.adapter import Adapter
+from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
 from adapterlint.rules.files.empty_adapter import nothing_loaded
+from adapterlint.rules.files.pickle_weights import unmovable
 from adapterlint.rules.torchbytes import torch_bytes
 
 
@@ -24,7 +26,8 @@ class NestedStateDict(Rule):
     `{"state_dict": {"base_model.model....lora_A.weight": ...}}`
 
     ## Fix
-    Load the file with torch, take the inner dictionary, and save it as safetensors.
+    Move the tensors of the inner dictionary to `adapter_model.safetensors`, byte for byte and without unpickling. The
+    rest of the file is dropped, so it is unsafe if there is any.
 
     ## References
     - Measured on 0.4.0 to 0.21.2.
@@ -53,5 +56,19 @@ class NestedStateDict(Rule):
             f"all {len(adapter.nested)} tensors are in a dictionary under the key {key!r}, where PEFT does not look",
             subject.at_file(PICKLE_FILE),
             effects=nothing_loaded(adapter),
-            fix=Fix(f"Save the dictionary under {key!r} as {SAFETENSORS_FILE}", Safety.DISPLAY),
+            fix=_fix(adapter),
         )
+
+
+def _fix(adapter: Adapter) -> Fix:
+    key = adapter.nested_under
+    reason = unmovable(adapter.weights_problems, adapter.nested)
+    if reason is not None:
+        title = f"Save the dictionary under {key!r} as {SAFETENSORS_FILE}, which cannot be done here: {reason}"
+        return Fix(title, Safety.DISPLAY)
+    others = [problem.tensor for problem in adapter.weights_problems if problem.kind == "non-tensor-entry"]
+    lost = [name for name in others if name and name != key]
+    title = f"Move the {len(adapter.nested)} tensors under {key!r} to {SAFETENSORS_FILE}, without unpickling"
+    if lost:
+        title += f"; the rest is dropped: {first_names(lost)}"
+    return Fix(title, Safety.UNSAFE if lost else Safety.SAFE, (ConvertWeights((PICKLE_FILE,), under=key),))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, Finding, Fix, Safety, Severity
-from adapterlint.model.subject import Subject
+from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, ConvertWeights, Finding, Fix, Safety, Severity
+from adapterlint.model.adapter import Adapter
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.model.tensor import STORED_DTYPES, Tensor
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
 from adapterlint.rules.torchbytes import torch_bytes
+
+if TYPE_CHECKING:
+    from adapterlint.reading.problems import Problem
+
+_UNMOVABLE = frozenset({"special-tensor", "big-endian", "deflated"})
 
 
 class PickleWeights(Rule):
@@ -23,7 +31,9 @@ class PickleWeights(Rule):
     `adapter_config.json` beside `adapter_model.bin`.
 
     ## Fix
-    Load the adapter where the file may be trusted and save it again: PEFT writes safetensors since 0.7.
+    Move the tensors to `adapter_model.safetensors`, byte for byte. Nothing is unpickled: where each tensor's bytes lie
+    follows from the description in the pickle. Being a note, it is made when asked for (`fix --select AL007`), or
+    along with a fix that changes tensors.
 
     ## References
     - peft#546; measured on 0.4.0 to 0.21.2, also with parameters, integers and the format before zip.
@@ -52,5 +62,26 @@ class PickleWeights(Rule):
         yield self.finding(
             f"the weights are stored as a pickle ({PICKLE_FILE}): PEFT loads it, but not every consumer does",
             subject.at_file(PICKLE_FILE),
-            fix=Fix(f"Save the {len(adapter.tensors)} tensors again as {SAFETENSORS_FILE}", Safety.DISPLAY),
+            fix=_fix(adapter),
         )
+
+
+def _fix(adapter: Adapter) -> Fix:
+    reason = unmovable(adapter.weights_problems, adapter.tensors)
+    if reason is not None:
+        title = f"Load it where the file may be trusted and save it as {SAFETENSORS_FILE}, which cannot be done here"
+        return Fix(f"{title}: {reason}", Safety.DISPLAY)
+    lost = [problem.tensor or "" for problem in adapter.weights_problems if problem.kind == "non-tensor-entry"]
+    title = f"Move the {len(adapter.tensors)} tensors to {SAFETENSORS_FILE}, without unpickling"
+    if lost:
+        title += f"; what is no tensor is dropped: {first_names(lost)}"
+    return Fix(title, Safety.UNSAFE if lost else Safety.SAFE, (ConvertWeights((PICKLE_FILE,)),))
+
+
+def unmovable(problems: Iterable[Problem], tensors: Mapping[str, Tensor]) -> str | None:
+    """Why the tensors of a torch file cannot be moved as they are, as far as its description tells; else None."""
+    reason = next((problem.message for problem in problems if problem.kind in _UNMOVABLE), None)
+    if reason is not None:
+        return reason
+    odd = next((tensor for tensor in tensors.values() if tensor.dtype not in STORED_DTYPES), None)
+    return f"safetensors has no dtype for {odd.name}, which is {odd.dtype}" if odd else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, Finding, Fix, Safety, Severity
+from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, Finding, Fix, RemoveFile, Safety, Severity
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.model.tensor import Tensor
 from adapterlint.rules.base import Rule
@@ -25,7 +25,8 @@ class TwoWeightFiles(Rule):
     A directory saved with PEFT 0.6, trained on and saved again with PEFT 0.14.
 
     ## Fix
-    Remove the file that is not meant.
+    Where both hold the same tensors, byte for byte, remove the `.bin` (a note: made when asked for by `fix --select
+    AL010`). Else remove the file that is not meant: which one, only you can tell.
 
     ## References
     - PEFT `utils/save_and_load.py`, `load_peft_weights`; measured on 0.4.0 to 0.21.2.
@@ -57,19 +58,29 @@ class TwoWeightFiles(Rule):
         if len(adapter.candidates) < 2 or any(problem.fatal for problem in adapter.weights_problems):
             return
         rival = adapter.other_tensors.get(PICKLE_FILE)
-        difference = "it cannot be read" if rival is None else _difference(subject, adapter.tensors, rival)
+        difference = "it cannot be read" if rival is None else _difference(adapter.tensors, rival)
+        same: bool | None = False
+        if not difference and rival is not None:
+            same, difference = _same_bytes(subject, rival)
         message = f"{PICKLE_FILE} lies beside {SAFETENSORS_FILE}, and PEFT reads only the latter"
         yield self.finding(
             f"{message}; {difference}" if difference else f"{message}; no difference between them was found",
             subject.at_file(PICKLE_FILE),
             related=(subject.at_file(SAFETENSORS_FILE, "what PEFT reads"),),
             severity=Severity.WARNING if difference else Severity.NOTE,
-            fix=Fix(f"Remove {PICKLE_FILE} if {SAFETENSORS_FILE} is meant", Safety.DISPLAY),
+            fix=_REMOVE if same else Fix(f"Remove {PICKLE_FILE} if {SAFETENSORS_FILE} is meant", Safety.DISPLAY),
         )
 
 
-def _difference(subject: Subject, tensors: Mapping[str, Tensor], rival: Mapping[str, Tensor]) -> str | None:
-    """How the two files differ, in words; None if no difference can be seen."""
+_REMOVE = Fix(
+    f"Remove {PICKLE_FILE}: {SAFETENSORS_FILE} holds the same tensors, byte for byte",
+    Safety.SAFE,
+    (RemoveFile(PICKLE_FILE, SAFETENSORS_FILE),),
+)
+
+
+def _difference(tensors: Mapping[str, Tensor], rival: Mapping[str, Tensor]) -> str | None:
+    """How the headers of the two files differ, in words; None if they do not."""
     names = sorted(tensors.keys() ^ rival.keys())
     if names:
         return f"{len(names)} tensors are in one of them only: {first_names(names)}"
@@ -79,7 +90,15 @@ def _difference(subject: Subject, tensors: Mapping[str, Tensor], rival: Mapping[
     dtypes = [name for name, tensor in tensors.items() if tensor.dtype != rival[name].dtype]
     if dtypes:
         return f"{len(dtypes)} tensors have other dtypes there: {first_names(dtypes)}"
-    for name, tensor in tensors.items():
-        if subject.payload.equal(tensor, rival[name]) is False:
-            return f"they hold other numbers, first in {name}"
     return None
+
+
+def _same_bytes(subject: Subject, rival: Mapping[str, Tensor]) -> tuple[bool | None, str | None]:
+    """Whether all tensors have the same bytes, None if that cannot be told of all; and the difference in words."""
+    known = True
+    for name, tensor in subject.adapter.tensors.items():
+        same = subject.payload.equal(tensor, rival[name])
+        if same is False:
+            return False, f"they hold other numbers, first in {name}"
+        known = known and same is True
+    return (True if known else None), None

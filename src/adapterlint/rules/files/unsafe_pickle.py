@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, Effect, Finding, Fix, Safety, Severity, raises, unknown
+from adapterlint.findings import (
+    PICKLE_FILE,
+    SAFETENSORS_FILE,
+    ConvertWeights,
+    Effect,
+    Finding,
+    Fix,
+    Safety,
+    Severity,
+    raises,
+    unknown,
+)
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
@@ -34,7 +45,9 @@ class UnsafePickle(Rule):
     A training script that saves its `argparse.Namespace` beside the tensors.
 
     ## Fix
-    None here: where the file may be trusted, load it once without `weights_only` and save the tensors as safetensors.
+    Where only objects beside the tensors are refused, and the tensors themselves are described in full without them,
+    move the tensors to `adapter_model.safetensors` and drop the objects. Nothing is unpickled or run. Else there is
+    none here: where the file may be trusted, load it once without `weights_only` and save the tensors as safetensors.
 
     ## References
     - torch 2.13 `_weights_only_unpickler.py`; measured with torch 2.13 under PEFT 0.4.0 to 0.21.2.
@@ -82,8 +95,15 @@ class UnsafePickle(Rule):
             message,
             subject.at_file(PICKLE_FILE),
             effects=(effect,),
-            fix=Fix(f"Where the file may be trusted, save its tensors as {SAFETENSORS_FILE}", Safety.DISPLAY),
+            fix=_fix(problem),
         )
+
+
+def _fix(problem: Problem) -> Fix:
+    if problem.kind != "unsafe-global":
+        return Fix(f"Where the file may be trusted, save its tensors as {SAFETENSORS_FILE}", Safety.DISPLAY)
+    title = f"Move the tensors to {SAFETENSORS_FILE} and drop the objects beside them, without running anything"
+    return Fix(title, Safety.UNSAFE, (ConvertWeights((PICKLE_FILE,), salvage=True),))
 
 
 def _effect(problem: Problem) -> Effect:

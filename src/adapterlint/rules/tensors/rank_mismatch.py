@@ -127,7 +127,7 @@ class RankMismatch(Rule):
 def _uniform(subject: Subject) -> bool:
     """Whether every matrix is stored with the one rank that the config names."""
     ranks = subject.adapter.ranks
-    return len(ranks) == 1 and subject.adapter.get("r") in ranks and not subject.adapter.get("rank_pattern")
+    return len(ranks) == 1 and subject.adapter.get("r") in (*ranks,) and not subject.adapter.get("rank_pattern")
 
 
 def size_mismatch(subject: Subject, key: Key, targets: str = "peft") -> Effect:
