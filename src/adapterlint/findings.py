@@ -191,6 +191,30 @@ class StripBom(NamedTuple):
     edit: str = "strip-bom"
 
 
+class CutText(NamedTuple):
+    """Remove what is too much in an adapter_config.json that is not JSON: a comma before a bracket, a comment.
+
+    Attributes:
+        begin: offset of the first character, in code points, a byte order mark not counted.
+        end: offset behind the last one.
+    """
+
+    begin: int
+    end: int
+    edit: str = "cut-text"
+
+
+class RecodeText(NamedTuple):
+    """Write adapter_config.json as UTF-8; every character stays.
+
+    Attributes:
+        encoding: the encoding that it has, such as ``utf-16``.
+    """
+
+    encoding: str
+    edit: str = "recode-text"
+
+
 class RenameTensor(NamedTuple):
     """Give a stored tensor another name; its bytes stay."""
 
@@ -304,6 +328,8 @@ Edit: TypeAlias = (
     SetConfig
     | RemoveConfig
     | StripBom
+    | CutText
+    | RecodeText
     | RenameTensor
     | DropTensor
     | CopyTensor
@@ -323,7 +349,7 @@ class Fix(NamedTuple):
         title: imperative, such as "Strip the adapter name from 4 keys".
         safety: safe, unsafe or display (no edit can do it: the title says what to do by hand).
         edits: edits of the one adapter that the finding is about.
-        form: for sets: the normal form that the plan resolves (``union``).
+        form: for sets: the form that the plan resolves (``union``; ``unbiased``: no bias mode where no bias is stored).
     """
 
     title: str

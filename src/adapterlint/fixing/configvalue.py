@@ -6,14 +6,16 @@ It shares no code with the reader and the editor of :mod:`adapterlint.reading`, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from adapterlint.findings import RemoveConfig, SetConfig, StripBom
+from adapterlint.findings import CutText, RecodeText, RemoveConfig, SetConfig, StripBom
 
-ConfigEdit: TypeAlias = SetConfig | RemoveConfig | StripBom
+ConfigEdit: TypeAlias = SetConfig | RemoveConfig | StripBom | CutText | RecodeText
 
+_SUPERFLUOUS = re.compile(r",|//[^\r\n]*|/\*.*?\*/", re.DOTALL)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -48,10 +50,25 @@ def parse(data: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def wanted(before: bytes, edits: Iterable[ConfigEdit]) -> Any:
+    """The value that a file must have after the edits. Raises ValueError if they do not fit."""
+    edits = list(edits)
+    text: str | None = None
+    for edit in edits:
+        if isinstance(edit, RecodeText):
+            text = before.decode(edit.encoding).lstrip("\ufeff")
+        elif isinstance(edit, CutText):
+            text = before.removeprefix(_BOM).decode("utf-8") if text is None else text
+            if not _SUPERFLUOUS.fullmatch(text, edit.begin, edit.end):
+                raise ValueError(f"{text[edit.begin : edit.end]!r} is neither a comma nor a comment")
+            text = text[: edit.begin] + text[edit.end :]
+    return expected(parse(before if text is None else text.encode("utf-8")), edits)
+
+
 def expected(value: Any, edits: Iterable[ConfigEdit]) -> Any:
     """The value after the edits, one after another. Raises ValueError if one does not fit; changes ``value``."""
     for edit in edits:
-        if isinstance(edit, StripBom):
+        if isinstance(edit, StripBom | CutText | RecodeText):
             continue
         if isinstance(edit, SetConfig):
             new = parse(json.dumps(edit.value, allow_nan=False).encode("ascii"))
@@ -68,6 +85,10 @@ def describe(edit: ConfigEdit) -> str:
     """The edit in a few words: ``set /r to 8``."""
     if isinstance(edit, StripBom):
         return "strip the byte order mark"
+    if isinstance(edit, CutText):
+        return f"cut {edit.end - edit.begin} characters at {edit.begin}"
+    if isinstance(edit, RecodeText):
+        return f"write {edit.encoding} as utf-8"
     if isinstance(edit, SetConfig):
         return f"set {edit.pointer or 'the document'} to {json.dumps(edit.value)}"
     which = "" if edit.occurrence is None else f" (occurrence {edit.occurrence + 1})"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from adapterlint.findings import PICKLE_FILE, ConvertWeights, Edit, Finding, Fix, Safety, Severity
+from adapterlint.findings import PICKLE_FILE, ConvertWeights, Edit, Finding, Fix, Safety, SetConfig, Severity
 from adapterlint.fixing.errors import PlanError
 from adapterlint.fixing.forms import union
 from adapterlint.fixing.resolve import AdapterEdits
-from adapterlint.fixing.simulate import FILE_EDITS, TENSOR_EDITS, apply_to_model, compose
+from adapterlint.fixing.simulate import TENSOR_EDITS, apply_to_model, compose, ends_planning
 from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.model.together import stores_bias
 from adapterlint.reading.base import read_base
 from adapterlint.run import CheckedSet, Request, Run, check_adapter, check_set
 from adapterlint.verdicts import with_severity
@@ -89,7 +90,7 @@ def make_plan(run: Run, request: Request, unsafe: bool) -> Plan:
         plan.reread |= _fix_adapter(state, plan, run, request)
     if not plan.reread:
         for checked in run.sets:
-            _fix_set(checked, states, run, request, plan)
+            _fix_set(checked, states, run, request, plan, unsafe)
     for path, state in states.items():
         if state.rounds:
             base = state.subject.base
@@ -154,28 +155,40 @@ def _fix_adapter(state: _State, plan: Plan, run: Run, request: Request) -> bool:
             plan.refusals.append(Refusal((state.subject.adapter.path,), "safetensors", error.reason))
             continue
         seen.append(fix)
-        if any(isinstance(edit, FILE_EDITS) for edit in fix.edits):
+        if ends_planning(fix.edits):
             return True
     raise OscillationError(f"{state.subject.adapter.path}: fixes do not come to an end in {MAX_ROUNDS} rounds")
 
 
-def _fix_set(checked: CheckedSet, states: dict[str, _State], run: Run, request: Request, plan: Plan) -> None:
+def _fix_set(
+    checked: CheckedSet, states: dict[str, _State], run: Run, request: Request, plan: Plan, unsafe: bool
+) -> None:
     members = [states[path] for path in checked.subject.paths]
-    subject = SetSubject(tuple(state.subject for state in members), checked.subject.base, checked.subject.explicit)
-    findings = _wanted(check_set(subject).findings, run, request)
-    if not any(finding.fix and finding.fix.form == "union" for finding in findings):
+
+    def subject() -> SetSubject:
+        return SetSubject(tuple(state.subject for state in members), checked.subject.base, checked.subject.explicit)
+
+    def wanted(form: str) -> bool:
+        found = _wanted(check_set(subject()).findings, run, request)
+        return any(finding.fix and finding.fix.form == form and _allowed(finding, unsafe) for finding in found)
+
+    if wanted("unbiased"):
+        for state in members:
+            if state.subject.adapter.get("bias", "none") not in ("none", None) and not stores_bias(state.subject):
+                state.apply((SetConfig("/bias", "none"),), "unbiased: no bias is stored")
+    if not wanted("union"):
         return
     try:
-        edits = union.plan(subject, run.targets)
+        edits = union.plan(subject(), run.targets)
     except union.CannotUniteError as error:
-        plan.refusals.append(Refusal(subject.paths, "union", str(error)))
+        plan.refusals.append(Refusal(checked.subject.paths, "union", str(error)))
         return
     try:
         for state, own in zip(members, edits, strict=True):
             if own:
                 state.apply(own, "union: give every adapter of the set the same saved modules")
     except PlanError as error:
-        plan.refusals.append(Refusal(subject.paths, "union", str(error)))
+        plan.refusals.append(Refusal(checked.subject.paths, "union", str(error)))
 
 
 def _left(run: Run, states: dict[str, _State], request: Request) -> list[Finding]:

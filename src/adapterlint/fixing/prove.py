@@ -20,7 +20,7 @@ from adapterlint.findings import (
     RenameTensor,
     ZeroTensor,
 )
-from adapterlint.fixing.configvalue import describe, expected, parse
+from adapterlint.fixing.configvalue import describe, parse, wanted
 from adapterlint.fixing.conversion import convert
 from adapterlint.fixing.errors import ProofError
 from adapterlint.fixing.layout import base_file, base_tensors, stored_tensors
@@ -273,10 +273,10 @@ def _config(root: str, change: ConfigChange, directory: str, proof: Proof) -> Pr
     if after != change.after:
         raise ProofError(path, "the new file does not hold what was written to it")
     try:
-        wanted, found = expected(parse(change.before), change.edits), parse(after)
+        expected, found = wanted(change.before, change.edits), parse(after)
     except ValueError as error:
         raise ProofError(path, f"the edited config cannot be read again: {error}") from error
-    if wanted != found:
+    if expected != found:
         raise ProofError(path, "the edited config differs from the old one in more, or less, than the edits")
     changes = (*proof.config_changes, *(describe(edit) for edit in change.edits))
     return replace(proof, config_changes=changes, bytes_compared=proof.bytes_compared + len(after))

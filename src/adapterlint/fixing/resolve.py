@@ -12,9 +12,11 @@ from adapterlint.findings import (
     SAFETENSORS_FILE,
     ConvertWeights,
     CopyTensor,
+    CutText,
     DropTensor,
     Edit,
     MakeTensor,
+    RecodeText,
     RemoveConfig,
     RemoveFile,
     RenameFile,
@@ -205,7 +207,8 @@ def _source(plan: AdapterEdits, renames: dict[str, str], final: str) -> str:
 
 
 def _config(plan: AdapterEdits, renames: dict[str, str]) -> ConfigChange | None:
-    edits = tuple(edit for edit in plan.edits if isinstance(edit, SetConfig | RemoveConfig | StripBom))
+    kinds = SetConfig | RemoveConfig | StripBom | CutText | RecodeText
+    edits = tuple(edit for edit in plan.edits if isinstance(edit, kinds))
     if not edits:
         return None
     old = _source(plan, renames, CONFIG_FILE)

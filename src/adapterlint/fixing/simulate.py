@@ -12,9 +12,11 @@ from adapterlint.findings import (
     SAFETENSORS_FILE,
     ConvertWeights,
     CopyTensor,
+    CutText,
     DropTensor,
     Edit,
     MakeTensor,
+    RecodeText,
     RemoveConfig,
     RemoveFile,
     RenameFile,
@@ -35,8 +37,12 @@ from adapterlint.model.tensor import Tensor
 TENSOR_EDITS = (RenameTensor, DropTensor, CopyTensor, ZeroTensor, MakeTensor)
 """Edits of the weights, which need a safetensors file to be made in."""
 
-FILE_EDITS = (StripBom, RenameFile, RewriteHeader)
-"""Edits after which the files must be read again before more can be planned."""
+_FILE_EDITS = (StripBom, CutText, RecodeText, RenameFile, RewriteHeader)
+
+
+def ends_planning(edits: Iterable[Edit]) -> bool:
+    """Whether the files must be read again after the edits before more can be planned."""
+    return any(isinstance(edit, _FILE_EDITS) or (isinstance(edit, SetConfig) and not edit.pointer) for edit in edits)
 
 
 def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -> Adapter:
@@ -50,7 +56,9 @@ def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -
     config = copy.deepcopy(dict(adapter.config)) if adapter.config is not None else None
     tensors = dict(adapter.tensors)
     for edit in edits:
-        if isinstance(edit, (SetConfig, RemoveConfig)):
+        if isinstance(edit, SetConfig) and not edit.pointer:
+            config = edit.value
+        elif isinstance(edit, (SetConfig, RemoveConfig)):
             if config is not None:
                 _edit_config(config, edit)
         elif isinstance(edit, RenameTensor):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from adapterlint.model.tensor import Tensor
+from adapterlint.model.tensor import FLOAT_DTYPES, Tensor
 
 # Attribute under which a task class keeps the bare model (transformers: PreTrainedModel.base_model_prefix).
 BASE_PREFIXES = {
@@ -162,6 +162,14 @@ class Base:
             words = any(word in leaf for word in _EMBEDDING_WORDS) and leaf not in HEAD_LEAVES
             return "embedding" if words else "linear"
         return "norm" if len(weight.shape) == 1 else "conv"
+
+    def features(self, module: str) -> tuple[int, int] | None:
+        """How many features a linear layer takes and gives; None where its weight does not tell."""
+        weight = self.modules.get(module, {}).get("weight")
+        if weight is None or weight.dtype not in FLOAT_DTYPES or self.kind(module) != "linear":
+            return None
+        rows, columns = weight.shape
+        return (rows, columns) if self.is_conv1d(module) else (columns, rows)
 
     def is_conv1d(self, module: str) -> bool:
         """Whether a 2-D weight is stored (in, out), as GPT-2's Conv1D does."""

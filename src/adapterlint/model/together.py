@@ -192,3 +192,11 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # Python refuses to write numbers of more than 4300 digits
         return "a value too long to print"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def stores_bias(member: Subject) -> bool:
+    """Whether a bias of the base is in the file, under the name of any release."""
+    return any(
+        key.parameter == "bias" and key.kind in (Kind.BASE_LAYER, Kind.FULL) and not key.infix
+        for key in member.adapter.keys
+    )

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from adapterlint.findings import RemoveConfig, SetConfig, StripBom
+from adapterlint.findings import CutText, RecodeText, RemoveConfig, SetConfig, StripBom
 from adapterlint.reading.jsontext import Document, read_text
 from adapterlint.reading.jsontree import Node, array_index, escape_token, split_pointer
 
-ConfigEdit: TypeAlias = SetConfig | RemoveConfig | StripBom
+ConfigEdit: TypeAlias = SetConfig | RemoveConfig | StripBom | CutText | RecodeText
 Span: TypeAlias = tuple[int, int]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -53,9 +53,14 @@ def apply_edits(data: bytes, edits: Iterable[ConfigEdit]) -> bytes:
             while data.startswith(codecs.BOM_UTF8):
                 data = data.removeprefix(codecs.BOM_UTF8)
             continue
+        if isinstance(edit, RecodeText):
+            data = data.decode(edit.encoding).removeprefix("\ufeff").encode("utf-8")
+            continue
         document = read_text(data)
         if isinstance(edit, SetConfig):
             text = set_value(document, edit.pointer, edit.value)
+        elif isinstance(edit, CutText):
+            text = _replaced(document.text, edit.begin, edit.end, "")
         else:
             text = remove(document, edit.pointer, edit.occurrence)
         data = (codecs.BOM_UTF8 if document.bom else b"") + text.encode("utf-8")

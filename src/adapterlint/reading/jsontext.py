@@ -184,6 +184,8 @@ def _bom_problem() -> Problem:
 
 
 def _undecodable(data: bytes, error: UnicodeDecodeError) -> Document:
+    from adapterlint.reading import jsonmend  # needed for a broken config only
+
     text = data.decode("utf-8", "replace")
     offset = len(data[: error.start].decode("utf-8"))
     bom = text.startswith(BOM)
@@ -191,7 +193,8 @@ def _undecodable(data: bytes, error: UnicodeDecodeError) -> Document:
         message = "The file is UTF-16, not UTF-8"
     else:
         message = f"The file is not UTF-8: byte 0x{data[error.start]:02x} at position {error.start} is no character"
-    problem = Problem("not-utf8", message, offset=offset - bom, detail=f"UnicodeDecodeError: {error}")
+    detail = f"UnicodeDecodeError: {error}"
+    problem = Problem("not-utf8", message, offset=offset - bom, detail=detail, mend=jsonmend.recoding(data))
     return Document(text.removeprefix(BOM), bom, problems=(problem,), readable=False)
 
 
@@ -207,6 +210,8 @@ def _failure(text: str, error: ValueError | RecursionError) -> Problem:
     if not isinstance(error, json.JSONDecodeError):
         digits = "A number has more digits than Python converts"
         return Problem("bad-number", digits, offset=_refused_number(text), detail=f"ValueError: {error}")
+    from adapterlint.reading import jsonmend
+
     # A file opened as text has line feeds only, so lines and offsets in the exception are counted without the CRs.
     before = _LINE_END.sub("\n", text[: error.pos])
     seen = json.JSONDecodeError(error.msg, before, len(before))
@@ -218,9 +223,10 @@ def _failure(text: str, error: ValueError | RecursionError) -> Problem:
         return Problem("lfs-pointer", message, offset=error.pos, detail=detail)
     if _looks_utf16(text[:4].encode("utf-8")):
         message = "The file is UTF-16 without a byte order mark, not UTF-8"
-        return Problem("not-utf8", message, offset=error.pos, detail=detail)
+        mend = jsonmend.recoding(text.encode("utf-8"))
+        return Problem("not-utf8", message, offset=error.pos, detail=detail, mend=mend)
     message = f"The file is not JSON: {error.msg} at line {seen.lineno}, column {seen.colno}"
-    return Problem("bad-json", message, offset=error.pos, detail=detail)
+    return Problem("bad-json", message, offset=error.pos, detail=detail, mend=jsonmend.cuts(text))
 
 
 def _refused_number(text: str) -> int | None:

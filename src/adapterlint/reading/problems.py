@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from adapterlint.findings import CutText, RecodeText
+
 
 class Problem(NamedTuple):
     """One thing that is wrong with a file.
@@ -16,6 +18,7 @@ class Problem(NamedTuple):
         pointer: the JSON pointer concerned (RFC 6901), if it is one.
         offset: where it is: bytes from the start of a binary file, code points from the start of a text.
         detail: what the library itself would say, or a value that the message quotes.
+        mend: edits after which the file can be read, where only one text can be meant.
     """
 
     kind: str
@@ -25,3 +28,4 @@ class Problem(NamedTuple):
     pointer: str | None = None
     offset: int | None = None
     detail: str | None = None
+    mend: tuple[CutText | RecodeText, ...] = ()

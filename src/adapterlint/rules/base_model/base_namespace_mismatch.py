@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Outcome, Severity
+from adapterlint.findings import Effect, Finding, Fix, Outcome, RenameTensor, Safety, Severity
 from adapterlint.model.keys import Key
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -24,7 +24,9 @@ class BaseNamespaceMismatch(Rule):
     model (`layers…`) on the one with a head (`model.layers…`).
 
     ## Fix
-    None that is sure: check that this is the base on which the adapter was trained.
+    Unsafe: the tensors are renamed, where the base has exactly one series of modules with the same last name, the same
+    layer numbers and the same dimensions for each of the adapter's. That this is the base on which it was trained, no
+    file proves. None where a module has no such counterpart, or several.
 
     ## References
     - vllm#34186, sglang#25913; measured on 0.4.0 to 0.21.2.
@@ -42,7 +44,13 @@ class BaseNamespaceMismatch(Rule):
     @staticmethod
     def invalid() -> list[AnyExample]:
         wrong_level = renamed(llama_tensors(), lambda name: name.replace("model.model.model.", "model.model."))
-        return [Example("one level too high", lora_config(), wrong_level, llama_base())]
+        other = renamed(llama_tensors(), lambda name: name.replace("self_attn", "attn"))
+        strange = renamed(llama_tensors(), lambda name: name.replace("q_proj", "to_q").replace("v_proj", "to_v"))
+        return [
+            Example("one level too high", lora_config(), wrong_level, llama_base()),
+            Example("another name in between", lora_config(), other, llama_base()),
+            Example("nothing alike", lora_config(target_modules=["to_q", "to_v"]), strange, llama_base()),
+        ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         if subject.base is None or not subject.in_base or any(subject.in_base.values()):
@@ -56,7 +64,18 @@ class BaseNamespaceMismatch(Rule):
             f"applies to 0 of {len(modules)} modules of {subject.base.path}: it has no {first_names(modules)}",
             subject.at_tensor(first_key(subject, modules[0]).name),
             effects=effects,
+            fix=_move(subject),
         )
+
+
+def _move(subject: Subject) -> Fix | None:
+    from adapterlint.model.namespace import counterparts  # needed for a broken adapter only
+
+    found = counterparts(subject)
+    if found is None:
+        return None
+    renames = tuple(RenameTensor(old, new) for old, new in found.items() if old != new)
+    return Fix(f"Rename {len(renames)} tensors to the modules that the base has", Safety.UNSAFE, renames)
 
 
 def first_key(subject: Subject, module: str) -> Key:

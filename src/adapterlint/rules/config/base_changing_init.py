@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises, unknown
+from adapterlint.findings import Effect, Finding, Fix, Safety, SetConfig, Severity, raises, unknown
 from adapterlint.model import schema
 from adapterlint.model.newer import BASE_CHANGING, makes_linear
 from adapterlint.model.subject import Subject
@@ -33,8 +33,10 @@ class BaseChangingInit(Rule):
     `"init_lora_weights": "pissa_niter_16"`
 
     ## Fix
-    Convert the adapter with `save_pretrained(path_initial_model_for_weight_conversion=…)` where it was trained. The
-    word alone must not be changed: that would break a file which is right now.
+    Unsafe, for CorDA only: `init_lora_weights` becomes `true`. No release loads such a file as it is, so nothing that
+    works can break; the result is right if the adapter was converted when it was saved, which no file tells. None for
+    the others: the word alone must not be changed, that would break an unconverted file, which is right now. Convert
+    the adapter with `save_pretrained(path_initial_model_for_weight_conversion=…)` where it was trained.
 
     ## References
     - PEFT `tuners/lora/layer.py`, `pissa_init`, `olora_init`, `corda_init`, `loftq_init`; measured on 0.4.0 to 0.21.2.
@@ -73,8 +75,13 @@ class BaseChangingInit(Rule):
             "converted back cannot be seen in it",
             subject.at_field("init_lora_weights"),
             effects=tuple(_effects(word)),
-            fix=Fix(_CONVERT, Safety.DISPLAY),
+            fix=_plain() if word.startswith("corda") else Fix(_CONVERT, Safety.DISPLAY),
         )
+
+
+def _plain() -> Fix:
+    title = "Set init_lora_weights to true, right if the adapter was converted when it was saved"
+    return Fix(title, Safety.UNSAFE, (SetConfig("/init_lora_weights", True),))
 
 
 def _effects(word: str) -> Iterator[Effect]:

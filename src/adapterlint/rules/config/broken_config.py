@@ -12,6 +12,7 @@ from adapterlint.findings import (
     Fix,
     Location,
     Safety,
+    SetConfig,
     Severity,
     StripBom,
     raises,
@@ -40,7 +41,9 @@ class BrokenConfig(Rule):
     `{"r": 8, "lora_alpha": 16,}`: JSON has no trailing commas.
 
     ## Fix
-    Safe: a byte order mark is taken away. What else is wrong only the author of the file knows.
+    Safe, where one text can be meant only: a byte order mark, commas before a closing bracket and comments are taken
+    away, UTF-16 becomes UTF-8, an object that stands alone in a list is taken out of it. None for the rest: what is cut
+    off or mistyped only the author of the file knows.
 
     ## References
     - PEFT `config.py`, `from_json_file`; measured on 0.4.0 to 0.21.2.
@@ -69,6 +72,7 @@ class BrokenConfig(Rule):
             Example("empty", ""),
             Example("UTF-16", '{"peft_type": "LORA"}'.encode("utf-16")),
             Example("a list", '["LORA"]'),
+            Example("an object in a list", '[{"peft_type": "LORA"}]'),
             Example("null", "null"),
         ]
 
@@ -87,14 +91,23 @@ class BrokenConfig(Rule):
             yield self.finding(problem.message, subject.at_file(CONFIG_FILE), effects=effects)
 
     def _unreadable(self, subject: Subject, problem: Problem) -> Finding:
-        fix = Fix("Take the byte order mark away", Safety.SAFE, (StripBom(),)) if problem.kind == "bom" else None
+        fix = None
+        if problem.kind == "bom":
+            fix = Fix("Take the byte order mark away", Safety.SAFE, (StripBom(),))
+        elif problem.mend:
+            recoded = problem.kind == "not-utf8"
+            title = "Write the file as UTF-8" if recoded else "Take away the commas and comments that JSON has not"
+            fix = Fix(title, Safety.SAFE, problem.mend)
         place = Location(subject.adapter.path, CONFIG_FILE, offset=problem.offset)
         return self.finding(problem.message, place, effects=(raises("peft", str(problem.detail)),), fix=fix)
 
     def _no_object(self, subject: Subject, value: Any) -> Finding:
         name = {list: "a list", str: "a text", type(None): "null", bool: "a truth value"}.get(type(value), "a number")
         message = f"the config holds {name} where PEFT needs an object"
-        return self.finding(message, subject.at_config(), effects=tuple(_not_an_object(value)))
+        fix = None
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+            fix = Fix("Take the object out of the list", Safety.SAFE, (SetConfig("", value[0]),))
+        return self.finding(message, subject.at_config(), effects=tuple(_not_an_object(value)), fix=fix)
 
 
 def _not_an_object(value: Any) -> Iterator[Effect]:

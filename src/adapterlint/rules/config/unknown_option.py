@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, SetConfig, Severity, raises
-from adapterlint.model import schema
+from adapterlint.model import peft, schema
 from adapterlint.model.features import tempered
+from adapterlint.model.keys import Kind
 from adapterlint.model.newer import BASE_CHANGING, makes_linear
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
@@ -30,8 +31,10 @@ class UnknownOption(Rule):
     `"peft_type": "lora"`
 
     ## Fix
-    Safe: the spelling is put right (`lora`, `PeftType.LORA`, `causal_lm`), an initialisation becomes `true`, since the
-    stored tensors replace it anyway.
+    Safe: the spelling is put right (`lora`, `PeftType.LORA`, `causal_lm`); an initialisation becomes `true`, since the
+    stored tensors replace it anyway; an unknown `bias` becomes `none` where no bias is stored, since every mode then
+    loads the same weights. Unsafe: `peft_type` is set to the only method that names its tensors like the stored ones,
+    an unknown `task_type` to null, `bias` to the mode that the stored biases show. None where tensors tell nothing.
 
     ## References
     - PEFT `mapping.py`, `config.py`, `tuners/lora/layer.py`; measured on 0.4.0 to 0.21.2.
@@ -74,7 +77,8 @@ class UnknownOption(Rule):
         if "peft_type" not in config:
             if recognise(subject.adapter) is None:
                 message = "peft_type is absent, so PEFT cannot tell what this is"
-                yield self.finding(message, subject.at_config(), effects=(raises("peft", "KeyError: 'peft_type'"),))
+                effects = (raises("peft", "KeyError: 'peft_type'"),)
+                yield self.finding(message, subject.at_config(), effects=effects, fix=_told(subject))
             return
         kind = schema.config_type(subject.adapter.peft_type)
         if kind is None:
@@ -90,7 +94,7 @@ class UnknownOption(Rule):
     def _type(self, subject: Subject, value: Any) -> Finding:
         hashable = not isinstance(value, (list, dict))
         text = f"KeyError: {value!r}" if hashable else f"TypeError: unhashable type: {type(value).__name__!r}"
-        return self._word(subject, "peft_type", value, schema.known_types(), (raises("peft", text),))
+        return self._word(subject, "peft_type", value, schema.known_types(), (raises("peft", text),), _told(subject))
 
     def _task(self, subject: Subject, value: Any) -> Iterator[Finding]:
         tasks = schema.enum_members("TaskType")
@@ -100,7 +104,8 @@ class UnknownOption(Rule):
         effects = [raises("peft>=0.14", text)]
         if isinstance(value, (list, dict)):
             effects.append(raises("peft<0.14", f"TypeError: unhashable type: {type(value).__name__!r}"))
-        yield self._word(subject, "task_type", value, tasks, tuple(effects))
+        untyped = Fix("Set task_type to null", Safety.UNSAFE, (SetConfig("/task_type", None),))
+        yield self._word(subject, "task_type", value, tasks, tuple(effects), untyped)
 
     def _bias(self, subject: Subject, stretches: tuple[schema.Stretch, ...], value: Any) -> Iterator[Finding]:
         spans = schema.misfits(stretches, value)
@@ -120,7 +125,8 @@ class UnknownOption(Rule):
                 if span:
                     effects.append(raises(schema.span_text(span), text))
         own = {"LORA": "lora_only", "ADALORA": "lora_only"}.get(str(subject.adapter.peft_type))
-        yield self._word(subject, "bias", value, ("none", "all", *([own] if own else [])), tuple(effects))
+        known = ("none", "all", *([own] if own else []))
+        yield self._word(subject, "bias", value, known, tuple(effects), _shown_bias(subject))
 
     def _initialisation(self, subject: Subject, value: str) -> Iterator[Finding]:
         kind = schema.config_type("LORA")
@@ -139,11 +145,13 @@ class UnknownOption(Rule):
         place = subject.at_field("init_lora_weights")
         yield self.finding(message, place, effects=tuple(effects), fix=_initial_fix(value))
 
-    def _word(self, subject: Subject, key: str, value: Any, known: Any, effects: tuple[Effect, ...]) -> Finding:
+    def _word(
+        self, subject: Subject, key: str, value: Any, known: Any, effects: tuple[Effect, ...], other: Fix | None
+    ) -> Finding:
         right = respelt(value, known)
         near = right or (schema.similar(value, known) if isinstance(value, str) else None)
         message = f"{key} {value!r} is unknown to every PEFT release" + (f"; did you mean {near!r}?" if near else "")
-        fix = Fix(f"Set {key} to {right!r}", Safety.SAFE, (SetConfig(f"/{key}", right),)) if right else None
+        fix = Fix(f"Set {key} to {right!r}", Safety.SAFE, (SetConfig(f"/{key}", right),)) if right else other
         return self.finding(message, subject.at_field(key), effects=effects, fix=fix)
 
 
@@ -153,6 +161,29 @@ def respelt(value: Any, known: Any) -> str | None:
         return None
     bare = value.strip().rpartition(".")[2].replace("-", "_").lower()
     return next((word for word in known if word.lower() == bare), None)
+
+
+def _told(subject: Subject) -> Fix | None:
+    """The type whose tensors have such names."""
+    from adapterlint.model.methodnames import told_type  # needed for a broken adapter only
+
+    found = told_type(subject.adapter)
+    if found is None:
+        return None
+    return Fix(f"Set peft_type to {found}, whose tensors these are", Safety.UNSAFE, (SetConfig("/peft_type", found),))
+
+
+def _shown_bias(subject: Subject) -> Fix | None:
+    """The mode that the stored biases show; without any, every mode loads the same weights."""
+    adapter = subject.adapter
+    if not adapter.is_lora or not adapter.readable:
+        return None
+    stored = [key for key in adapter.keys if key.kind in (Kind.FULL, Kind.BASE_LAYER) and key.parameter == "bias"]
+    trained = [key for key in stored if peft.saved_root(subject.saved_names, key.module) is None]
+    outside = any(key.module not in adapter.modules for key in trained)
+    mode = ("all" if outside else "lora_only") if trained else "none"
+    safety = Safety.UNSAFE if trained else Safety.SAFE
+    return Fix(f"Set bias to {mode!r}, as the tensors show", safety, (SetConfig("/bias", mode),))
 
 
 def _initial_fix(value: str) -> Fix | None:

@@ -12,6 +12,7 @@ from adapterlint.model.features import tempered
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
+from adapterlint.rules.tensors.rank_mismatch import rank_fix
 
 
 class UnusableScale(Rule):
@@ -27,7 +28,8 @@ class UnusableScale(Rule):
     `{"peft_type": "LORA", "r": 16}`: scaled by 8 / 16, though most recipes train with 16 / 16 or 32 / 16.
 
     ## Fix
-    State the value that the adapter was trained with: the file does not hold it.
+    Unsafe: a rank that cannot be is set to the stored one, the alpha stays. By hand: a missing or useless `lora_alpha`
+    is the value that the adapter was trained with; no file holds it.
 
     ## References
     - PEFT `tuners/lora/layer.py`, `update_layer`; measured on 0.4.0 to 0.21.2.
@@ -120,7 +122,8 @@ class UnusableScale(Rule):
         if not bad:
             message = f"r is {own}; every module has a rank of its own, but only since PEFT 0.6"
         severity = Severity.ERROR if bad else Severity.WARNING
-        yield self.finding(message, source, effects=tuple(effects), severity=severity)
+        fix = rank_fix(subject) if subject.covered else None
+        yield self.finding(message, source, effects=tuple(effects), severity=severity, fix=fix)
 
 
 def _for(modules: list[str], total: int) -> str:

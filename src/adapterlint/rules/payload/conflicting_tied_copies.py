@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Severity, wrong
+from adapterlint.findings import Finding, Fix, RemoveConfig, Safety, Severity, wrong
 from adapterlint.model.keys import Key
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
+
+_UNTIED = (RemoveConfig("/ensure_weight_tying"),)
 
 
 class ConflictingTiedCopies(Rule):
@@ -23,7 +25,9 @@ class ConflictingTiedCopies(Rule):
     `"modules_to_save": ["embed_tokens", "lm_head"]` with `"ensure_weight_tying": true` and two different matrices.
 
     ## Fix
-    By hand: drop the flag if the two were trained apart.
+    Unsafe: `ensure_weight_tying` is removed, so that every release uses both as stored; that the two were trained apart
+    is what their values say and the flag denies. Without the flag both are used as they are until somebody merges
+    them: None, the base has room for one.
 
     ## References
     - peft#2777; measured on 0.4.0 to 0.21.2.
@@ -62,6 +66,7 @@ class ConflictingTiedCopies(Rule):
             subject.at_field("ensure_weight_tying") if flag else subject.at_tensor(ends[1].name),
             related=tuple(subject.at_tensor(key.name, "stored") for key in ends),
             effects=(wrong("peft>=0.19"),) if flag else (),
+            fix=Fix("Remove ensure_weight_tying", Safety.UNSAFE, _UNTIED) if flag else None,
             severity=Severity.WARNING,
         )
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, raises, wrong
-from adapterlint.model.keys import Kind
+from adapterlint.findings import Effect, Finding, Fix, Safety, raises, wrong
 from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.model.together import stores_bias
 from adapterlint.rules.base import SetRule
-from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
+from adapterlint.rules.examples import (
+    AnyExample,
+    Example,
+    SetExample,
+    bert_base,
+    bert_config,
+    bert_tensors,
+    llama_base,
+    llama_tensors,
+    lora_config,
+)
 
 _TEXT = (
     "ValueError: LoraModel supports only 1 adapter with bias. "
@@ -29,7 +39,9 @@ class BiasInSet(SetRule):
     `"bias": "all"` in one of two adapters.
 
     ## Fix
-    None that keeps the biases: train without them, or load the adapter alone.
+    Safe: members that store no bias get `"bias": "none"`, which loads the same weights; unsafe where the base has
+    biases in their modules, which may have been trained and lost. None for a member that stores biases: train without
+    them, or load it alone.
 
     ## References
     - peft#2112; measured on 0.4.0 to 0.21.2.
@@ -46,10 +58,12 @@ class BiasInSet(SetRule):
     @staticmethod
     def invalid() -> list[AnyExample]:
         none = Example("a", bert_config(), bert_tensors())
+        bare = Example("a", lora_config(bias="all"), llama_tensors())
         biased = Example("b", bert_config(bias="all"), {**bert_tensors(), **_BIAS})
         return [
             SetExample("one, second", {"a": none, "b": biased}, bert_base()),
             SetExample("two", {"a": biased, "b": biased}, bert_base()),
+            SetExample("two that store none", {"a": bare, "b": bare}, llama_base()),
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
@@ -64,8 +78,26 @@ class BiasInSet(SetRule):
             members[0].at_field("bias"),
             related=tuple(member.at_field("bias", member.adapter.name) for member in members[1:]),
             effects=tuple(_effects(subject, members)),
+            fix=_fix(members),
             adapters=subject.paths,
         )
+
+
+def _fix(members: list[Subject]) -> Fix | None:
+    bare = [member for member in members if not stores_bias(member)]
+    if not bare:
+        return None
+    sure = all(member.base is not None and not _biased_base(member) for member in bare)
+    names = ", ".join(member.adapter.name for member in bare)
+    return Fix(f"Set bias to 'none' in {names}", Safety.SAFE if sure else Safety.UNSAFE, form="unbiased")
+
+
+def _biased_base(member: Subject) -> bool:
+    """Whether the base has a bias that the mode would train."""
+    assert member.base is not None
+    every = member.adapter.get("bias") == "all"
+    modules = member.base.modules if every else member.selected
+    return any("bias" in member.base.modules.get(module, {}) for module in modules)
 
 
 def _effects(subject: SetSubject, members: list[Subject]) -> Iterator[Effect]:
@@ -75,13 +107,5 @@ def _effects(subject: SetSubject, members: list[Subject]) -> Iterator[Effect]:
         return
     if later:
         yield raises("peft<0.18", _TEXT, adapter=later[0].adapter.name)
-    if _stores_bias(members[0]):
+    if stores_bias(members[0]):
         yield wrong("peft>=0.18" if later else "peft", adapter=subject.members[0].adapter.name)
-
-
-def _stores_bias(member: Subject) -> bool:
-    """Whether a bias of the base is in the file, under the name of any release."""
-    return any(
-        key.parameter == "bias" and key.kind in (Kind.BASE_LAYER, Kind.FULL) and not key.infix
-        for key in member.adapter.keys
-    )

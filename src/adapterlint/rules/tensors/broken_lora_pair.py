@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Outcome, Severity, raises
+from adapterlint.findings import DropTensor, Effect, Finding, Fix, MakeTensor, Outcome, Safety, Severity, Term, raises
 from adapterlint.model import peft
 from adapterlint.model.adapter import stored_rank
+from adapterlint.model.keys import Key
 from adapterlint.model.keytable import ModuleTensors
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -26,7 +27,8 @@ class BrokenLoraPair(Rule):
     `lora_B.weight` of a module whose `lora_A.weight` is not in the file.
 
     ## Fix
-    None: the other half is lost.
+    Unsafe: matrices stored with rows and columns exchanged are turned, where `r` and, with a base, the features of
+    every such module say that they are; each element keeps its bytes. None where a half is missing: it is lost.
 
     ## References
     - Measured on 0.4.0 to 0.21.2; a warning about missing keys appears from 0.14 on.
@@ -95,7 +97,33 @@ class BrokenLoraPair(Rule):
             effects=(size_mismatch(subject, culprit),)
             if culprit.has_canonical_prefix
             else (raises("peft", "RuntimeError"),),
+            fix=_turn(subject, entries),
         )
+
+
+def _turn(subject: Subject, entries: list[ModuleTensors]) -> Fix | None:
+    """Turn the halves that are right the other way round; None if that does not make every pair right."""
+    turns: list[DropTensor | MakeTensor] = []
+    for entry in entries:
+        assert entry.a is not None and entry.b is not None
+        a, b = subject.adapter.shape(entry.a), subject.adapter.shape(entry.b)
+        rank = peft.rank(subject.adapter, entry.module)
+        features = subject.base.features(entry.module) if subject.base else None
+        fitting = [
+            keys
+            for keys, (down, up) in (((entry.a,), (a[::-1], b)), ((entry.b,), (a, b[::-1])))
+            if len(a) == len(b) == 2 and (down[0], up[1]) == (rank, rank) and features in (None, (down[1], up[0]))
+        ]
+        if len(fitting) != 1:
+            return None
+        turns += [edit for key in fitting[0] for edit in _turned(subject, key)]
+    return Fix(f"Transpose {len(turns) // 2} matrices", Safety.UNSAFE, tuple(turns))
+
+
+def _turned(subject: Subject, key: Key) -> tuple[DropTensor, MakeTensor]:
+    tensor = subject.adapter.tensors[key.name]
+    term = Term("transposed", (Term("stored", (key.name,)),))
+    return DropTensor(key.name), MakeTensor(key.name, tensor.dtype, tensor.shape[::-1], term)
 
 
 def _ranks_differ(subject: Subject, entry: ModuleTensors) -> bool:

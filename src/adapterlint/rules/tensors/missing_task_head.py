@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Fix, Safety, Severity, raises, unknown
+from adapterlint.findings import Finding, Fix, Safety, SetConfig, Severity, raises, unknown
 from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, bert_base, bert_config, bert_tensors
+
+_UNTYPED = (SetConfig("/task_type", None),)
 
 
 class MissingTaskHead(Rule):
@@ -24,7 +26,8 @@ class MissingTaskHead(Rule):
     `"task_type": "SEQ_CLS"` and no tensor of a classifier.
 
     ## Fix
-    Unsafe, by hand: set `task_type` to null (or `FEATURE_EXTRACTION`) if the head was never meant to be saved.
+    Unsafe: `task_type` is set to null, so that PEFT looks for no head and the base's own answers. That is right if the
+    head was never trained; a trained one is lost, and no file brings it back.
 
     ## References
     - PEFT `peft_model.py`, `PeftModelForSequenceClassification`; peft#577, peft#876; measured on 0.4.0 to 0.21.2.
@@ -68,7 +71,7 @@ class MissingTaskHead(Rule):
                 unknown("peft<0.15", missing=("weights",)),
                 raises("peft>=0.15", f"KeyError: '{PREFIX}{roots[0]}.weight'"),
             ),
-            fix=Fix("Set task_type to null if the head was not trained", Safety.DISPLAY),
+            fix=Fix("Set task_type to null, right if the head was not trained", Safety.UNSAFE, _UNTYPED),
         )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, raises
+from adapterlint.findings import Finding, Fix, raises
 from adapterlint.model import peft
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, bert_base, bert_config, bert_tensors
+from adapterlint.rules.tensors.uncovered_tensor import derive_targets, list_targets
 
 
 class OverlappingTargets(Rule):
@@ -23,7 +24,7 @@ class OverlappingTargets(Rule):
     `"target_modules": ["dense"]` with `"modules_to_save": ["pooler"]` on Bert, whose pooler holds a `dense`.
 
     ## Fix
-    None for old releases; from 0.14 on `exclude_modules` says it plainly.
+    Safe: `target_modules` lists the modules that have LoRA tensors, when no trained one is inside a saved module.
 
     ## References
     - Measured on 0.4.0 to 0.21.2.
@@ -63,7 +64,16 @@ class OverlappingTargets(Rule):
                     effects=(
                         raises("peft>=0.6,<0.14", f"AttributeError: ModulesToSaveWrapper has no attribute `{part}`"),
                     ),
+                    fix=_trained_only(subject),
                 )
+
+
+def _trained_only(subject: Subject) -> Fix | None:
+    """The modules with LoRA tensors and no others; a selected module without any is left as the base has it."""
+    if any(peft.saved_root(subject.saved_names, module) is not None for module in subject.adapter.modules):
+        return None
+    names = derive_targets(subject)
+    return list_targets(subject, names) if names else None
 
 
 def _pooler() -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from adapterlint.findings import Effect, Finding, Severity, raises
+from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises
 from adapterlint.model import peft
 from adapterlint.model.adapter import stored_rank
 from adapterlint.model.keys import Key
@@ -28,8 +28,10 @@ class RankMismatch(Rule):
     `"r": 8` beside tensors `lora_A.weight` of shape `[4, 16]`.
 
     ## Fix
-    None: the rank follows from the shapes, but the scale `lora_alpha / r` with which the adapter was trained does
-    not. Set `r` (or `rank_pattern`) to the stored rank and `lora_alpha` to keep the scale.
+    Unsafe: `r`, or `rank_pattern` where ranks differ, is set to what the shapes prove, and every module keeps the alpha
+    that the config gives it. So the scale is the written alpha over the stored rank, which is a choice: the file does
+    not say which of the two is the typing error. Safe: pattern keys that old releases do not match become full names.
+    None where the halves of a pair disagree, or `lora_alpha` is absent.
 
     ## References
     - PEFT `tuners/lora/model.py`, `_create_and_replace`; measured on 0.4.0 to 0.21.2.
@@ -65,6 +67,11 @@ class RankMismatch(Rule):
                 {**llama_tensors(4, 1), **lora_pair("model.layers.1.self_attn.q_proj", 2)},
             ),
             Example("embedding", lora_config(target_modules=["embed_tokens"], r=2), _embedding(4)),
+            Example(
+                "anchored, which only PEFT 0.15 and newer match",
+                lora_config(rank_pattern={"^model.layers.1.self_attn.q_proj": 2}),
+                {**llama_tensors(4), **lora_pair("model.layers.1.self_attn.q_proj", 2)},
+            ),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
@@ -107,6 +114,7 @@ class RankMismatch(Rule):
             related=(subject.at_tensor(found[0].name, f"shape {list(adapter.shape(found[0]))}"),),
             # Up to 0.5 there is no rank_pattern: r alone decides.
             effects=(size_mismatch(subject, found[0], "peft" if adapter.get("r", 8) != stored else "peft>=0.6"),),
+            fix=rank_fix(subject),
         )
 
     def _old_patterns(self, subject: Subject, eras: Counter[str]) -> Finding:
@@ -120,6 +128,7 @@ class RankMismatch(Rule):
             "compete)",
             subject.at_field("rank_pattern"),
             effects=tuple(effects),
+            fix=_full_names(subject),
             severity=Severity.WARNING,
         )
 
@@ -128,6 +137,23 @@ def _uniform(subject: Subject) -> bool:
     """Whether every matrix is stored with the one rank that the config names."""
     ranks = subject.adapter.ranks
     return len(ranks) == 1 and subject.adapter.get("r") in (*ranks,) and not subject.adapter.get("rank_pattern")
+
+
+def rank_fix(subject: Subject) -> Fix:
+    """The ranks that the tensors have, with the alphas that the config has."""
+    from adapterlint.model.ranks import rank_edits  # needed for a broken adapter only
+
+    edits = rank_edits(subject)
+    if edits is None:
+        return Fix("Set r to the stored rank, and lora_alpha so that the scale is the trained one", Safety.DISPLAY)
+    return Fix("Set the ranks to those of the stored tensors, each alpha as it is", Safety.UNSAFE, edits)
+
+
+def _full_names(subject: Subject) -> Fix | None:
+    from adapterlint.model.ranks import full_patterns
+
+    edits = full_patterns(subject)
+    return Fix("Name the modules of the patterns in full", Safety.SAFE, edits) if edits else None
 
 
 def size_mismatch(subject: Subject, key: Key, targets: str = "peft") -> Effect:

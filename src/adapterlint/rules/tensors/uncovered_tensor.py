@@ -147,7 +147,7 @@ def _method_fix(subject: Subject, held: Holding) -> Fix:
     names = derive_targets(subject, list(dict.fromkeys(stored)))
     if shares or names is None or held.options("feedforward_modules"):
         return Fix(title, Safety.DISPLAY)
-    return _list_targets(subject, names)
+    return list_targets(subject, names)
 
 
 def _effects(subject: Subject, lost: list[str]) -> Iterator[Effect]:
@@ -202,10 +202,11 @@ def _fix(subject: Subject) -> Fix:
     names = derive_targets(subject)
     if names is None:
         return Fix("List the trained modules in target_modules", Safety.DISPLAY)
-    return _list_targets(subject, names)
+    return list_targets(subject, names)
 
 
-def _list_targets(subject: Subject, names: list[str]) -> Fix:
+def list_targets(subject: Subject, names: list[str]) -> Fix:
+    """Set ``target_modules`` to these names alone; what else narrows the choice of modules is emptied."""
     edits = [SetConfig("/target_modules", names)]
     for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
         if subject.adapter.get(field) not in (None, []):  # layers_to_transform 0 is the first layer

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import CopyTensor, Effect, Finding, Fix, Safety, Severity, raises, unknown, wrong
+from adapterlint.findings import (
+    CopyTensor,
+    Edit,
+    Effect,
+    Finding,
+    Fix,
+    MakeTensor,
+    Safety,
+    Severity,
+    Term,
+    raises,
+    unknown,
+    wrong,
+)
 from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX, Key
 from adapterlint.model.subject import Subject, first_names
@@ -15,6 +28,7 @@ from adapterlint.rules.examples import (
     bert_base,
     bert_config,
     bert_tensors,
+    llama_base,
     llama_tensors,
     lora_config,
 )
@@ -34,7 +48,9 @@ class UnsavedModule(Rule):
     `"modules_to_save": ["lm_head"]` and no `lm_head.weight`; or `classifier.weight` without `classifier.bias`.
 
     ## Fix
-    Unsafe: the missing parameters are copied from the base, which is right when they were never trained.
+    Unsafe: a module of which nothing is stored is copied from the base, which is right when it was never trained; or,
+    on a base that ties its embeddings and with `ensure_weight_tying`, from the other end, since the two were trained
+    as one. None where a part of the module is stored: it was trained, and the rest is lost.
 
     ## References
     - PEFT `utils/save_and_load.py`, 0.15.0 and later; measured on 0.4.0 to 0.21.2; peft#310.
@@ -66,6 +82,12 @@ class UnsavedModule(Rule):
         return [
             Example("no tensor at all", config, bert_tensors(), bert_base()),
             Example("the bias is missing", config, {**bert_tensors(), **weight}, bert_base()),
+            Example(
+                "one end of tied embeddings",
+                lora_config(modules_to_save=["embed_tokens", "lm_head"], ensure_weight_tying=True),
+                {**llama_tensors(), "base_model.model.model.embed_tokens.weight": ("F32", (48, 16))},
+                llama_base(tied=True),
+            ),
             Example("a head that every language model has", lora_config(modules_to_save=["lm_head"]), llama_tensors()),
         ]
 
@@ -94,7 +116,7 @@ class UnsavedModule(Rule):
                 subject.at_field("modules_to_save"),
                 effects=_effects(missing, nothing=len(missing) == len(expected)),
                 related=tuple(subject.at_tensor(key.name, "stored") for key in _siblings(subject, root)[:1]),
-                fix=_fill(subject, missing),
+                fix=_fill(subject, root, missing, nothing=len(missing) == len(expected)),
                 severity=Severity.ERROR,
             )
 
@@ -132,13 +154,33 @@ def _effects(missing: list[str], nothing: bool) -> tuple[Effect, ...]:
     return old, raises("peft>=0.15", f"KeyError: '{PREFIX}{missing[0]}'")
 
 
-def _fill(subject: Subject, missing: list[str]) -> Fix:
+def _fill(subject: Subject, root: str, missing: list[str], nothing: bool) -> Fix:
     base = subject.base
     assert base is not None
-    edits = []
+    if not nothing:
+        return Fix("Save the module again: a part of it was trained, and the rest is lost", Safety.DISPLAY)
+    other = _other_end(subject, root)
+    if other is not None:
+        stored = subject.adapter.tensors[other.name]
+        term = Term("stored", (other.name,))
+        edits: tuple[Edit, ...] = (MakeTensor(f"{PREFIX}{root}.weight", stored.dtype, stored.shape, term),)
+        return Fix(f"Copy {other.full_name}, to which the base ties it", Safety.UNSAFE, edits)
+    copies: list[Edit] = []
     for name in missing:
         tensor = base.parameters.get(name) or base.under(name.rpartition(".")[0]).get(name)
         if tensor is None:
             return Fix("Save the module, or take it out of modules_to_save", Safety.DISPLAY)
-        edits.append(CopyTensor(PREFIX + name, tensor.name))
-    return Fix(f"Copy {len(edits)} tensors from the base", Safety.UNSAFE, tuple(edits))
+        copies.append(CopyTensor(PREFIX + name, tensor.name))
+    return Fix(f"Copy {len(copies)} tensors from the base", Safety.UNSAFE, tuple(copies))
+
+
+def _other_end(subject: Subject, root: str) -> Key | None:
+    """The stored weight of the other end of embeddings that were trained as one."""
+    base = subject.base
+    if base is None or not base.tied or base.embedding is None or not subject.adapter.get("ensure_weight_tying"):
+        return None
+    ends = (base.embedding, *(base.tied_heads or ("lm_head",)))
+    if root not in ends:
+        return None
+    key = next((subject.adapter.saved.get(f"{end}.weight") for end in ends if end != root), None)
+    return key if key is not None and key.has_canonical_prefix else None
