@@ -16,9 +16,9 @@ from hostile_util import HOSTILE, MEMORY, SEED_BASE, assert_clean, invoke, shell
 from safetensors import SafetensorError, safe_open
 
 from adapterlint import assemble
+from adapterlint.checking import load_base
 from adapterlint.discover import Found
 from adapterlint.recipes import recipe
-from adapterlint.run import load_base
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = ("--base", SEED_BASE)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from itertools import repeat
 from math import prod
-from operator import sub
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from adapterlint.discover import Found
@@ -15,8 +13,9 @@ from adapterlint.model import keys
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import Subject
-from adapterlint.model.tensor import Tensor
-from adapterlint.reading import basepath, gitattributes, jsontext, lfs, payload, safetensors
+from adapterlint.model.tensor import Tensor, TensorTable
+from adapterlint.reading import gitattributes, jsontext, lfs, payload, safetensors
+from adapterlint.reading.basepath import BaseFinder as BaseFinder
 from adapterlint.reading.plainfile import read_small
 from adapterlint.reading.problems import Problem
 
@@ -33,6 +32,7 @@ _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 _TRAINING_STATE = ("optimizer", "scheduler", "scaler", "training", "trainer", "rng_state", "random_states")
 _MAX_CANDIDATES = 16
 _PEEK_BYTES = 512  # a multiple of every element size
+_HEAD_BYTES = 64
 # Fatal, so that nothing is concluded from tensors that were not read.
 _NOT_FOLLOWED = Problem("not-followed", "the file could not be followed to its end: what torch does with it is open")
 
@@ -140,7 +140,7 @@ def read_config(path: str) -> jsontext.Document:
 class _Weights(NamedTuple):
     """What the file that PEFT reads holds; fields as in :class:`Adapter`."""
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     problems: tuple[Problem, ...]
     metadata: dict[str, str]
     nested_under: str | None
@@ -193,20 +193,14 @@ def _from_pickle(item: PickledTensor, file: str, offset: int = -1) -> Tensor:
     return Tensor(item.name, item.dtype, item.shape, file, offset, bits * prod(item.shape) // 8)
 
 
-def _tensors(header: safetensors.Header, file: str) -> dict[str, Tensor]:
-    if not header.tensors:
-        return {}
-    start = header.data_start
-    names, dtypes, shapes, begins, ends = zip(*header.tensors.values(), strict=True)
-    offsets = [start + begin for begin in begins]
-    columns = zip(names, dtypes, shapes, repeat(file), offsets, map(sub, ends, begins), strict=False)
-    # The constructor of a NamedTuple is Python code; this is what it does.
-    return dict(zip(names, map(tuple.__new__, repeat(Tensor), columns), strict=False))
+def _tensors(header: safetensors.Header, file: str) -> TensorTable:
+    names, dtypes, shapes, begins, ends = safetensors.columns_of(header.tensors)
+    return TensorTable(names, dtypes, shapes, file, header.data_start, begins, ends)
 
 
 def _others(
     path: str, files: Mapping[str, int], weights: str | None, problems: tuple[Problem, ...]
-) -> dict[str, dict[str, Tensor]]:
+) -> dict[str, Mapping[str, Tensor]]:
     """Headers of weights that PEFT does not read: misplaced ones, a rival, or one file in the other container.
 
     A file of the adapter's own name stands here if it is sound in the other format than its name says.
@@ -245,7 +239,7 @@ def _nested_weights(path: str) -> Iterator[str]:
                 break
 
 
-def _sound(path: str, name: str, torch_file: bool) -> dict[str, Tensor]:
+def _sound(path: str, name: str, torch_file: bool) -> Mapping[str, Tensor]:
     """The tensors of a file; none if it does not load."""
     if torch_file:
         archive, tensors = _torch_tensors(path, name)
@@ -266,12 +260,12 @@ def read_base(path: str) -> tuple[Base, tuple[Problem, ...]]:
     return Base(path, files.config, stored), files.problems
 
 
-def find_base(adapter: Adapter) -> str | None:
+def find_base(adapter: Adapter, finder: BaseFinder) -> str | None:
     """Where the adapter's ``base_model_name_or_path`` lies: a local directory or the local Hugging Face cache."""
     reference = adapter.get("base_model_name_or_path")
     if not isinstance(reference, str) or not reference:
         return None
-    return basepath.find_base(reference, adapter.path)
+    return finder.find(reference, adapter.path)
 
 
 class FilePayload:
@@ -293,9 +287,14 @@ class FilePayload:
         self.partial = False
         """Whether the budget left tensors unread."""
 
-    def __del__(self) -> None:
+    def release(self) -> None:
+        """Close the files; they are opened again if another question needs them."""
         for descriptor in self._files.values():
             os.close(descriptor)
+        self._files.clear()
+
+    def __del__(self) -> None:
+        self.release()
 
     def is_zero(self, tensor: Tensor) -> bool | None:
         """Whether every element is zero; None when it cannot be read."""
@@ -346,6 +345,17 @@ class FilePayload:
     def equal(self, tensor: Tensor, other: Tensor) -> bool | None:
         """Whether two tensors of this adapter hold the same bytes; None when either cannot be read."""
         return self._equal(tensor, self._path(tensor), other, self._path(other))
+
+    def head(self, tensor: Tensor) -> bytes | None:
+        """The first bytes of a tensor, 64 at most; None when they cannot be read."""
+        if tensor.offset < 0:
+            return None
+        try:
+            return self._read(tensor, min(tensor.nbytes, _HEAD_BYTES))
+        except (OSError, EOFError):
+            return None
+        finally:
+            self.release()
 
     def _path(self, tensor: Tensor) -> str:
         path = self._paths.get(tensor.file)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from adapterlint.checking import Checked
 from adapterlint.discover import NotFoundError
 from adapterlint.findings import Effect, Finding
 from adapterlint.model.subject import SetSubject
 from adapterlint.report import Report
-from adapterlint.run import Checked, CheckedSet, Request, Run, check_set, examine, loads_in_every_order, to_report
+from adapterlint.run import CheckedSet, Request, Run, check_set, examine, loads_in_every_order, to_report
 
 
 def check_against(request: Request, served: Sequence[str]) -> Report:

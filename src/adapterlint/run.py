@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from adapterlint import __version__, assemble
+from adapterlint.checking import Bases, Checked, check_adapters, crash, load_base, trace
 from adapterlint.discover import discover
-from adapterlint.findings import Finding, Location, Severity, unknown
+from adapterlint.findings import Finding, Severity
 from adapterlint.locate import Locator
-from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
-from adapterlint.model.subject import NoPayload, SetSubject, Subject
+from adapterlint.model.subject import SetSubject
 from adapterlint.model.target import Target, bundled, resolve
 from adapterlint.report import (
     AdapterReport,
@@ -22,19 +21,13 @@ from adapterlint.report import (
     Report,
     Reported,
     SetReport,
-    Skipped,
     Summary,
     Verdict,
 )
-from adapterlint.rules.base import Rule, SetRule
-from adapterlint.rules.registry import adapter_rules, set_rules
+from adapterlint.rules.registry import set_rules
 from adapterlint.sets import Grouping, group, orders
 from adapterlint.suppress import Selection
-from adapterlint.verdicts import INTERNAL_ERROR, LOAD, OPERATIONS, loads_since, verdict, with_severity
-
-
-class BaseNotFoundError(ValueError):
-    """A given base directory that cannot serve as one."""
+from adapterlint.verdicts import LOAD, OPERATIONS, loads_since, verdict, with_severity
 
 
 class Request(NamedTuple):
@@ -57,15 +50,6 @@ class Request(NamedTuple):
     selection: Selection = Selection()
     payload: assemble.PayloadDepth = "quick"
     operations: frozenset[str] = frozenset()
-
-
-@dataclass(eq=False, repr=False)
-class Checked:
-    """One adapter with everything its rules said; the raw material of report and fix."""
-
-    subject: Subject
-    findings: list[Finding] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
 
 
 @dataclass(eq=False, repr=False)
@@ -110,95 +94,12 @@ def examine(request: Request) -> Run:
     """Read everything and run every rule; nothing is suppressed or formatted yet."""
     targets = resolve(tuple(request.targets))
     base = load_base(request.base) if request.base else None
-    found = discover(request.paths)
     errors: list[str] = []
-    adapters = []
-    bases: dict[str, Base] = {}
-    for item in found:
-        adapter = assemble.read_adapter(item, base)
-        own = base or _own_base(adapter, bases)
-        if own is not None and base is None:
-            adapter = assemble.read_adapter(item, own)
-        subject = assemble.subject(adapter, own, request.payload)
-        adapters.append(check_adapter(subject, errors))
+    adapters = check_adapters(discover(request.paths), Bases(base), request.payload, errors)
     sets = []
     for members in group(adapters, request.grouping, base is not None):
         sets.append(_run_set(members, errors, request.grouping == "one"))
     return Run(targets, adapters, sets, base, errors)
-
-
-def load_base(path: str) -> Base:
-    """The base model in a directory.
-
-    Raises:
-        BaseNotFoundError: no such directory, or no config.json in it.
-    """
-    if not os.path.isdir(path):
-        raise BaseNotFoundError(f"{path}: no such directory; --base takes the directory of the base model")
-    base, problems = assemble.read_base(path)
-    if not base.config and not base.stored:
-        reason = problems[0].message if problems else "it holds neither config.json nor weights"
-        raise BaseNotFoundError(f"{path}: not a base model: {reason}")
-    return base
-
-
-def _own_base(adapter: Adapter, known: dict[str, Base]) -> Base | None:
-    """The base that the adapter names, where it is local; read once a run, so that sets share one object."""
-    path = assemble.find_base(adapter)
-    if path is None:
-        return None
-    if path not in known:
-        known[path], _ = assemble.read_base(path)
-    base = known[path]
-    return base if base.config or base.stored else None
-
-
-def _lacks(rule: Rule, subject: Subject) -> str | None:
-    adapter = subject.adapter
-    if "config" in rule.needs and adapter.config is None:
-        return "config"
-    if "header" in rule.needs and not adapter.readable:
-        return "config" if any(problem.fatal for problem in adapter.config_problems) else "weights"
-    if "base" in rule.needs and subject.base is None:
-        return "base"
-    if "payload" in rule.needs and isinstance(subject.payload, NoPayload):
-        return "payload"
-    return None
-
-
-def _run_rules(subject: Subject, rules: Iterable[Rule], errors: list[str]) -> Checked:
-    checked = Checked(subject)
-    for rule in rules:
-        lack = _lacks(rule, subject)
-        if lack is not None:
-            checked.skipped.append(Skipped(rule.code, subject.adapter.path, lack))
-            continue
-        try:
-            checked.findings.extend(rule.check(subject))
-        except Exception:
-            errors.append(_trace())
-            checked.findings.append(_crash(rule, subject.at_directory()))
-    if subject.payload.partial:
-        checked.skipped.append(Skipped("AL301", subject.adapter.path, "payload"))
-    return checked
-
-
-def _trace() -> str:
-    import traceback  # 2 ms, and nearly never needed
-
-    return traceback.format_exc()
-
-
-def _crash(rule: Rule | SetRule, location: Location, adapters: tuple[str, ...] = ()) -> Finding:
-    message = f"rule {rule.code} ({rule.name}) failed on this input; its verdict is unknown; please report this"
-    return Finding(
-        INTERNAL_ERROR, "internal-error", message, location, (), (unknown(),), None, Severity.ERROR, adapters=adapters
-    )
-
-
-def check_adapter(subject: Subject, errors: list[str] | None = None) -> Checked:
-    """Run every adapter rule on one adapter; tracebacks of rules that crash are added to ``errors``."""
-    return _run_rules(subject, adapter_rules(), errors if errors is not None else [])
 
 
 def check_set(subject: SetSubject, errors: list[str] | None = None) -> CheckedSet:
@@ -244,8 +145,8 @@ def _set_findings(subject: SetSubject, errors: list[str], loading: bool = False)
         try:
             findings.extend(rule.check(subject))
         except Exception:
-            errors.append(_trace())
-            findings.append(_crash(rule, subject.members[0].at_directory(), subject.paths))
+            errors.append(trace())
+            findings.append(crash(rule, subject.members[0].at_directory(), subject.paths))
     return findings
 
 

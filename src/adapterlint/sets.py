@@ -14,6 +14,20 @@ from adapterlint.model.subject import SetSubject, Subject
 Grouping = Literal["auto", "one", "none"]
 
 _CHECKPOINT = re.compile(r"(checkpoint|epoch|step)[-_]?\d+")
+# Config keys that decide how an adapter answers, but not what becomes of the others.
+_OWN_AFFAIR = frozenset(
+    {
+        "alpha_pattern",
+        "inference_mode",
+        "lora_alpha",
+        "lora_dropout",
+        "peft_version",
+        "r",
+        "rank_pattern",
+        "revision",
+        "use_rslora",
+    }
+)
 _ALL_ORDERS = 4  # up to this many members every order is tried, 24 at most
 
 
@@ -62,14 +76,27 @@ def orders(subject: SetSubject) -> list[SetSubject]:
     """Loading orders that together show whatever any order shows; the given one is the first.
 
     The outcome of a set depends on which adapter is first, which is last, and on what came before each; beyond four
-    members it is enough to let every member be first once and last once.
+    members it is enough to let every member be first once and last once, and of members that are alike to a set, one.
     """
     members = subject.members
     if len(members) <= _ALL_ORDERS:
         arranged = list(permutations(members))
     else:
         arranged = [members]
-        for member in members:
+        for member in _unlike(members):
             rest = tuple(other for other in members if other is not member)
             arranged += [(member, *rest), (*rest, member)]
     return [subject] + [replace(subject, members=order) for order in arranged if order != members]
+
+
+def _unlike(members: Sequence[Subject]) -> list[Subject]:
+    """One member of each kind: those of a kind differ in nothing that decides how a set loads."""
+    targets = {name for member in members for name in member.adapter.names("target_modules")}
+    kinds: dict[object, Subject] = {}
+    for member in members:
+        adapter = member.adapter
+        config = adapter.config or {}
+        told = repr([(key, config[key]) for key in sorted(config) if key not in _OWN_AFFAIR])
+        name = adapter.name if adapter.name in targets else None
+        kinds.setdefault((told, name, adapter.readable, adapter.table), member)
+    return list(kinds.values())

@@ -12,7 +12,7 @@ import bin_samples as samples
 import pytest
 
 from adapterlint.reading.base import BaseFiles, read_base
-from adapterlint.reading.basepath import find_base
+from adapterlint.reading.basepath import BaseFinder
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -267,28 +267,28 @@ class TestFind:
 
     def test_absolute(self, tmp_path: Path) -> None:
         base = make(tmp_path / "base")
-        assert find_base(str(base), "adapter") == str(base)
+        assert BaseFinder().find(str(base), "adapter") == str(base)
 
     def test_from_the_current_directory(self, tmp_path: Path) -> None:
         make(tmp_path / "work" / "base")
-        assert find_base("base", str(tmp_path)) == "base"
-        assert find_base("./base", str(tmp_path)) == "./base"
+        assert BaseFinder().find("base", str(tmp_path)) == "base"
+        assert BaseFinder().find("./base", str(tmp_path)) == "./base"
 
     def test_from_the_adapter(self, tmp_path: Path) -> None:
         make(tmp_path / "models" / "base")
         (tmp_path / "models" / "adapter").mkdir()
-        found = find_base("../base", str(tmp_path / "models" / "adapter"))
+        found = BaseFinder().find("../base", str(tmp_path / "models" / "adapter"))
         assert found is not None and Path(found).resolve() == (tmp_path / "models" / "base").resolve()
 
     def test_a_directory_without_config_is_none(self, tmp_path: Path) -> None:
         make(tmp_path / "base", None)
-        assert find_base(str(tmp_path / "base"), ".") is None
+        assert BaseFinder().find(str(tmp_path / "base"), ".") is None
 
     @pytest.mark.parametrize(
         "reference", ["", "a/b/c", "../x", "x\0y", "a--b", "..", ".", "C:\\models\\x", "/nowhere", "a b"]
     )
     def test_no_repository(self, tmp_path: Path, reference: str) -> None:
-        assert find_base(reference, str(tmp_path)) is None
+        assert BaseFinder().find(reference, str(tmp_path)) is None
 
     @pytest.mark.parametrize(
         ("variables", "place"),
@@ -308,7 +308,7 @@ class TestFind:
         for name, value in variables.items():
             monkeypatch.setenv(name, value.format(root=tmp_path))
         folder = cached(tmp_path / place, "org/base-1.5", {"abc": True, "def": True}, "abc")
-        assert find_base("org/base-1.5", ".") == str(folder / "snapshots" / "abc")
+        assert BaseFinder().find("org/base-1.5", ".") == str(folder / "snapshots" / "abc")
 
     @pytest.mark.parametrize(
         ("revisions", "main", "expected"),
@@ -333,7 +333,7 @@ class TestFind:
     ) -> None:
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
         folder = cached(tmp_path, "gpt2", revisions, main)
-        found = find_base("gpt2", ".")
+        found = BaseFinder().find("gpt2", ".")
         assert found == (str(folder / "snapshots" / expected) if expected else None)
 
     def test_as_huggingface_hub(self, tmp_path: Path) -> None:
@@ -343,10 +343,10 @@ class TestFind:
         cached(tmp_path / "home/.cache/huggingface/hub", "org/base", {revision: True}, revision)
         cache = str(tmp_path / "home/.cache/huggingface/hub")
         found = hub.snapshot_download("org/base", cache_dir=cache, local_files_only=True)
-        assert find_base("org/base", ".") == found
+        assert BaseFinder().find("org/base", ".") == found
 
     def test_a_local_directory_wins(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
         cached(tmp_path, "org/base", {"abc": True}, "abc")
         make(tmp_path / "work" / "org" / "base")
-        assert find_base("org/base", str(tmp_path)) == "org/base"
+        assert BaseFinder().find("org/base", str(tmp_path)) == "org/base"

@@ -452,7 +452,7 @@ def test_cost_against_json() -> None:
     head = adapter()
     raw = head[8:]
     size = len(head) + 448 * 131072
-    assert parse_ordinary(raw, raw.decode()) is not None
+    assert parse_ordinary(raw.decode()) is not None
     assert parse_header(head, size).readable
     floor, cost = best_seconds(
         lambda: json.loads(raw, object_pairs_hook=lambda pairs: dict(pairs)), lambda: parse_header(head, size)

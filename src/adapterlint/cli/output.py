@@ -11,11 +11,11 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from adapterlint.checking import BaseNotFoundError
 from adapterlint.discover import NotFoundError
 from adapterlint.model.target import TargetError
 from adapterlint.report import Report
 from adapterlint.reporters.text import printable
-from adapterlint.run import BaseNotFoundError
 
 EXIT_FINDINGS = 1
 EXIT_INTERNAL = 2

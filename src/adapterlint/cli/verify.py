@@ -8,10 +8,10 @@ import sys
 import click
 
 from adapterlint import assemble
+from adapterlint.checking import load_base
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_NOTHING, fail, guarded
 from adapterlint.discover import discover
 from adapterlint.recipes import recipe
-from adapterlint.run import load_base
 
 
 @click.command("verify")

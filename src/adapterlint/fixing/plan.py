@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from adapterlint.checking import check_adapter
 from adapterlint.findings import PICKLE_FILE, ConvertWeights, Edit, Finding, Fix, Safety, SetConfig, Severity
 from adapterlint.fixing.errors import PlanError
 from adapterlint.fixing.forms import union
@@ -13,7 +14,7 @@ from adapterlint.fixing.simulate import TENSOR_EDITS, apply_to_model, compose, e
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.model.together import stores_bias
 from adapterlint.reading.base import read_base
-from adapterlint.run import CheckedSet, Request, Run, check_adapter, check_set
+from adapterlint.run import CheckedSet, Request, Run, check_set
 from adapterlint.verdicts import with_severity
 
 MAX_ROUNDS = 12

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 from adapterlint.model.keys import PAIR_KINDS, Key, Kind
 from adapterlint.model.keytable import KeyTable, ModuleTensors, key_table
-from adapterlint.model.tensor import Tensor
+from adapterlint.model.tensor import Tensor, TensorTable
 
 if TYPE_CHECKING:
     from adapterlint.reading.problems import Problem
-
-# As columns, so that the loops run in C.
-_dtype, _shape = attrgetter("dtype"), attrgetter("shape")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,6 +53,10 @@ class Adapter:
     config_value: Any = None
     keep: frozenset[str] = frozenset()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What was given, without what was worked out from it."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
     @property
     def has_config(self) -> bool:
         """Whether an adapter_config.json is there, readable or not."""
@@ -95,7 +95,12 @@ class Adapter:
     @cached_property
     def table(self) -> KeyTable:
         """The stored tensor names, taken apart and indexed."""
-        return key_table(tuple(self.tensors), self.keep)
+        tensors = self.tensors
+        if not isinstance(tensors, TensorTable):
+            return key_table(tuple(tensors), self.keep)
+        table = key_table(tensors.names, self.keep)
+        tensors.names = table.names  # one tuple for all adapters with these names
+        return table
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -131,20 +136,28 @@ class Adapter:
         """The keys of one kind, in file order."""
         return self.table.by_kind.get(kind, ())
 
+    @property
+    def _columns(self) -> tuple[Sequence[str], Sequence[tuple[int, ...]]]:
+        """The dtypes and the shapes of the tensors, in file order."""
+        if isinstance(self.tensors, TensorTable):
+            return self.tensors.dtypes, self.tensors.shapes
+        tensors = self.tensors.values()
+        return [tensor.dtype for tensor in tensors], [tensor.shape for tensor in tensors]
+
     @cached_property
     def dtypes(self) -> frozenset[str]:
         """The dtypes that occur."""
-        return frozenset(map(_dtype, self.tensors.values()))
+        return frozenset(self._columns[0])
 
     @cached_property
     def shapes(self) -> frozenset[tuple[int, ...]]:
         """The shapes that occur."""
-        return frozenset(map(_shape, self.tensors.values()))
+        return frozenset(self._columns[1])
 
     @cached_property
     def ranks(self) -> frozenset[int | None]:
         """The ranks that LoRA matrices are stored with; None stands for what is no matrix."""
-        kinds = set(zip(self.table.kinds, map(_shape, self.tensors.values()), strict=True))
+        kinds = set(zip(self.table.kinds, self._columns[1], strict=True))
         return frozenset(stored_rank(kind, shape) for kind, shape in kinds if kind in PAIR_KINDS)
 
     def shape(self, key: Key) -> tuple[int, ...]:

@@ -36,9 +36,11 @@ class KeyTable:
     """What the names alone tell; several adapters share one, so that nothing of it may be changed.
 
     Attributes:
-        keys: every name, taken apart, in file order.
+        names: every name, in file order.
+        keys: the names, taken apart.
     """
 
+    names: tuple[str, ...]
     keys: tuple[Key, ...]
 
     @cached_property
@@ -99,4 +101,4 @@ def _is_usual(key: Key) -> bool:
 @lru_cache(maxsize=64)
 def key_table(names: tuple[str, ...], keep: frozenset[str] = frozenset()) -> KeyTable:
     """The table of a file's tensor names; ``keep`` as for :func:`adapterlint.model.keys.parse`."""
-    return KeyTable(tuple(keys.parse(name, keep) for name in names))
+    return KeyTable(names, tuple(keys.parse(name, keep) for name in names))

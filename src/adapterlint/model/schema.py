@@ -212,9 +212,27 @@ def _holds(span: Span, version: str) -> bool:
     return version_key(span[0]) <= key and (span[1] is None or key < version_key(span[1]))
 
 
-@lru_cache(maxsize=4096)
-def refused_by(key: str, kind: ConfigType, found: tuple[Refusal, ...]) -> list[Refusal]:
-    """The part of the refusals in which this key is among the unknown ones."""
+@lru_cache(maxsize=256)
+def refused_keys(peft_type: str, keys: tuple[str, ...]) -> dict[str, list[Refusal]]:
+    """Of a config with these keys, those that some strict release does not know, and its part of the refusals.
+
+    Args:
+        peft_type: a type that some release has.
+        keys: the keys of the config in the order of the file.
+    """
+    kind = config_type(peft_type)
+    found = {key: _refused_by(key, kind, refusals(peft_type, keys)) for key in keys} if kind else {}
+    return {key: parts for key, parts in found.items() if parts}
+
+
+@lru_cache(maxsize=256)
+def unsettled_keys(peft_type: str, keys: tuple[str, ...]) -> list[str]:
+    """Of a config's keys, the fields of its type that some release refuses or drops; arguments as above."""
+    kind, refused = config_type(peft_type), refused_keys(peft_type, keys)
+    return [key for key in keys if kind and key in kind.fields and (key in refused or ignoring_spans(kind, key))]
+
+
+def _refused_by(key: str, kind: ConfigType, found: Iterable[Refusal]) -> list[Refusal]:
     spans = unknown_spans(kind, key)
     parts = [(refusal, clip(span, refusal.since, refusal.before)) for refusal in found for span in spans]
     return [refusal._replace(since=part[0], before=part[1]) for refusal, part in parts if part and part[1]]

@@ -37,6 +37,12 @@ class Payload(Protocol):
     def equal(self, tensor: Tensor, other: Tensor) -> bool | None:
         """Whether two tensors of this adapter hold the same bytes; None when either cannot be read."""
 
+    def head(self, tensor: Tensor) -> bytes | None:
+        """The first bytes of a tensor, 64 at most; None when they cannot be read."""
+
+    def release(self) -> None:
+        """Give back what was opened; it is opened again if another question needs it."""
+
 
 class NoPayload:
     """Payload that is not to be read."""
@@ -54,6 +60,12 @@ class NoPayload:
 
     def equal(self, tensor: Tensor, other: Tensor) -> bool | None:
         return None
+
+    def head(self, tensor: Tensor) -> bytes | None:
+        return None
+
+    def release(self) -> None:
+        return
 
 
 NO_PAYLOAD = NoPayload()
@@ -190,7 +202,7 @@ class SetSubject:
     base: Base | None = None
     explicit: bool = True
 
-    @property
+    @cached_property
     def paths(self) -> tuple[str, ...]:
         """The adapter directories, in loading order."""
         return tuple(member.adapter.path for member in self.members)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from itertools import repeat
+from operator import sub
 from typing import NamedTuple
 
 
@@ -23,6 +27,57 @@ class Tensor(NamedTuple):
     file: str = ""
     offset: int = -1
     nbytes: int = 0
+
+
+class TensorTable(Mapping[str, Tensor]):
+    """The tensors of one file by name, kept as columns until one is asked for: a run holds those of many adapters.
+
+    Args:
+        names: in file order, each once.
+        dtypes: the dtype of each.
+        shapes: the shape of each.
+        file: as in :class:`Tensor`.
+        start: where the data section starts, in bytes.
+        begins: where the data of each starts, relative to that.
+        ends: where it ends (exclusive).
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        dtypes: tuple[str, ...],
+        shapes: tuple[tuple[int, ...], ...],
+        file: str,
+        start: int,
+        begins: tuple[int, ...],
+        ends: tuple[int, ...],
+    ) -> None:
+        self.names, self.dtypes, self.shapes = names, dtypes, shapes
+        self._place = file, start, begins, ends
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        file, start, begins, ends = self._place
+        offsets = map(start.__add__, begins)
+        columns = zip(self.names, self.dtypes, self.shapes, repeat(file), offsets, map(sub, ends, begins), strict=False)
+        # The constructor of a NamedTuple is Python code; this is what it does.
+        return dict(zip(self.names, map(tuple.__new__, repeat(Tensor), columns), strict=False))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __reduce__(self) -> tuple[object, ...]:
+        file, start, begins, ends = self._place
+        return TensorTable, (self.names, self.dtypes, self.shapes, file, start, begins, ends)
 
 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 
 CONFIG = "config.json"
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 
-def find_base(reference: str, adapter_dir: str) -> str | None:
-    """Where the base that an adapter names is on this machine, or None.
+class BaseFinder:
+    """Where the bases that adapters name are on this machine; what does not depend on the adapter is looked up once."""
 
-    Looked for, without network: a directory with a config.json of that path, from the current directory and from the
-    adapter's; then a repository of that name in the Hugging Face cache.
+    def __init__(self) -> None:
+        self._here = lru_cache(maxsize=None)(_has_config)
+        self._in_cache = lru_cache(maxsize=None)(_in_cache)
 
-    Args:
-        reference: ``base_model_name_or_path`` of the adapter.
-        adapter_dir: the adapter's directory.
-    """
-    if not reference or "\0" in reference:
-        return None
-    for candidate in (reference, os.path.join(adapter_dir, reference)):
-        if _has_config(candidate):
-            return candidate
-    return _in_cache(reference)
+    def find(self, reference: str, adapter_dir: str) -> str | None:
+        """The base's directory, or None.
+
+        Looked for, without network: a directory with a config.json of that path, from the current directory and from
+        the adapter's; then a repository of that name in the Hugging Face cache.
+
+        Args:
+            reference: ``base_model_name_or_path`` of the adapter.
+            adapter_dir: the adapter's directory.
+        """
+        if not reference or "\0" in reference:
+            return None
+        if self._here(reference):
+            return reference
+        beside = os.path.join(adapter_dir, reference)
+        return beside if _has_config(beside) else self._in_cache(reference)
 
 
 def _in_cache(reference: str) -> str | None:

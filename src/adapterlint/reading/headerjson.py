@@ -1,15 +1,17 @@
-"""The JSON of a safetensors header in its plain form, at about the price of ``json.loads``.
+"""The JSON of a safetensors header in the form that the library writes, at less than the price of ``json.loads``.
 
-:func:`parse_ordinary` takes the headers that all known writers produce and gives up on any other, which is then for
+:func:`parse_ordinary` takes that form and gives up on any other, which is then for
 :func:`adapterlint.reading.headerserde.parse_strict` to judge.
 """
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import chain, repeat
-from operator import itemgetter
-from typing import Any, NamedTuple
+from json import JSONDecoder
+from typing import NamedTuple
 
 from .problems import Problem
 
@@ -44,7 +46,15 @@ METADATA_KEY = "__metadata__"
 """The one key of a header that is no tensor."""
 
 
-_fields = itemgetter("dtype", "shape", "data_offsets")
+_OPENING = f'{{"{METADATA_KEY}":{{'
+_NUMBER = "(0|[1-9][0-9]{0,18})"  # below 2**64, whatever the digits
+_ENTRY = re.compile(
+    r'"([^"\\}\x00-\x1f]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[([0-9,]*)\],'
+    rf'"data_offsets":\[{_NUMBER},{_NUMBER}\]\}}'
+)
+_ENTRY_BYTES = len('"":{"dtype":"","shape":[],"data_offsets":[,]}')
+_SHAPE = re.compile(f"(?:{_NUMBER}(?:,{_NUMBER})*)?")
+_MOST_SHAPES = 1 << 14
 
 
 class TensorEntry(NamedTuple):
@@ -65,6 +75,50 @@ class TensorEntry(NamedTuple):
     end: int
 
 
+class Columns(NamedTuple):
+    """Tensors of a header, field by field, in file order; fields as in :class:`TensorEntry`."""
+
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+class Entries(Mapping[str, TensorEntry]):
+    """Tensors by name, made from columns when one is asked for: of most files only the columns are ever looked at."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    @cached_property
+    def _entries(self) -> dict[str, TensorEntry]:
+        # The constructor of a NamedTuple is Python code; this is what it does.
+        made = map(tuple.__new__, repeat(TensorEntry), zip(*self.columns, strict=True))
+        return dict(zip(self.columns.names, made, strict=True))
+
+    def __getitem__(self, name: str) -> TensorEntry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns.names)
+
+    def __len__(self) -> int:
+        return len(self.columns.names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and self._entries == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def columns_of(tensors: Mapping[str, TensorEntry]) -> Columns:
+    """The columns of a header's tensors."""
+    if isinstance(tensors, Entries):
+        return tensors.columns
+    return Columns(*zip(*tensors.values(), strict=True)) if tensors else Columns((), (), (), (), ())
+
+
 class Parsed(NamedTuple):
     """What the JSON of a header holds.
 
@@ -74,65 +128,78 @@ class Parsed(NamedTuple):
         problems: notes, and at most one fatal problem, after which nothing more was read.
     """
 
-    tensors: dict[str, TensorEntry]
+    tensors: Mapping[str, TensorEntry]
     metadata: dict[str, str]
     problems: tuple[Problem, ...]
 
 
-def parse_ordinary(raw: bytes, text: str) -> Parsed | None:
-    """Parse a header in which nothing is out of the ordinary; None for any other, which proves nothing against it.
+def parse_ordinary(text: str) -> Parsed | None:
+    """Parse a header as the library writes it: without white space and escapes, and the metadata first.
 
-    Args:
-        raw: the header.
-        text: the same, decoded.
+    None for any other, which proves nothing against it. A regular expression gives the columns at once that a JSON
+    parser gives as thousands of objects.
     """
-    # Escapes may hide surrogates, and json takes -0 for the integer that it is not in serde.
-    # (One byte is found several times faster than two.)
-    if (b"\\" in raw and b"\\u" in raw) or (b"-" in raw and _has_negative_zero(raw)):
-        return None
+    metadata: dict[str, str] = {}
+    start = 1
     try:
-        document = json.loads(text)
-        has_metadata = METADATA_KEY in document
-        metadata = document.pop(METADATA_KEY, {})
-        tensors = _ordinary_tensors(document)
-        strings = [*metadata, *metadata.values()]
-        in_metadata = "".join(strings).count(":")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        if text.startswith(_OPENING):
+            metadata, start = _metadata(text)
+        elif not text.startswith("{"):
+            return None
+        return Parsed(_tensors(text, start), metadata, ())
+    except (ValueError, RecursionError):
         return None
-    # Each key has its colon, so that this finds duplicates, which json overwrites, and fields beyond the three.
-    keys = 4 * len(tensors) + has_metadata * (1 + len(metadata))
-    if raw.count(b":") - in_metadata != keys:
-        return None
-    return Parsed(tensors, metadata, ())
 
 
-def _ordinary_tensors(document: dict[str, Any]) -> dict[str, TensorEntry]:
-    """The tensors of a parsed header; any of the caught exceptions if an entry is not of the plain form."""
-    if not document:
-        return {}
-    # Column by column, so that the loops run in C: headers have thousands of tensors.
-    dtypes, shapes, ranges = zip(*map(_fields, document.values()), strict=True)
-    begins, ends = zip(*ranges, strict=True)
-    numbers = [*chain.from_iterable(shapes), *begins, *ends]
+def _metadata(text: str) -> tuple[dict[str, str], int]:
+    """The metadata, and where the tensors start. Raises ValueError if something is out of the ordinary."""
+    begin = len(_OPENING) - 1
+    metadata, end = _DECODER.raw_decode(text, begin)
+    # Escapes may hide surrogates; each key has its colon, so that this finds duplicates, which json overwrites.
     plain = (
-        DTYPE_BITS.keys() >= set(dtypes)
-        and {*map(type, shapes), *map(type, ranges)} == {list}
-        and set(map(type, numbers)) == {int}  # not isinstance: True is an int too
-        and min(numbers) >= 0
-        and max(numbers) <= U64_MAX
+        set(map(type, metadata.values())) <= {str}
+        and text.count('":"', begin, end) == len(metadata)
+        and text.find("\\u", begin, end) < 0
     )
-    if not plain:
+    if not plain or text[end : end + 1] not in (",", "}"):
         raise ValueError
-    # The constructor of a NamedTuple is Python code; this is what it does.
-    columns = zip(document, dtypes, map(tuple, shapes), begins, ends, strict=True)
-    return dict(zip(document, map(tuple.__new__, repeat(TensorEntry), columns), strict=False))
+    return metadata, end + (text[end] == ",")
 
 
-def _has_negative_zero(raw: bytes) -> bool:
-    """Whether a number may be written ``-0``; inside a text or a number, where others precede it, it does no harm."""
-    found = raw.find(b"-0")
-    while found > 0:
-        if raw[found - 1] in b"[,: \t\r\n":
-            return True
-        found = raw.find(b"-0", found + 2)
-    return False
+def _tensors(text: str, start: int) -> Entries:
+    """The tensors from an offset to the end of the text. Raises ValueError if something is out of the ordinary."""
+    rows = _ENTRY.findall(text, start)
+    stripped = text.rstrip(" ")
+    if not rows:
+        if stripped[start:] == "}" and stripped[start - 1] != ",":
+            return Entries(columns_of({}))
+        raise ValueError
+    # Between the entries stands one comma each, behind them a brace, and nothing else.
+    length = len("".join(chain.from_iterable(rows))) + len(rows) * (_ENTRY_BYTES + 1)
+    whole = len(stripped) - start == length and stripped.endswith("}}")
+    if not whole or text.count('},"', start) != len(rows) - 1:
+        raise ValueError
+    names, dtypes, shapes, begins, ends = zip(*rows, strict=True)
+    if not DTYPE_BITS.keys() >= set(dtypes):
+        raise ValueError
+    known = set(names)
+    if len(known) != len(names) or METADATA_KEY in known:
+        raise ValueError
+    dtypes = tuple(map(_DTYPES.__getitem__, dtypes))  # the same few objects for all
+    return Entries(Columns(names, dtypes, _numbers(shapes), tuple(map(int, begins)), tuple(map(int, ends))))
+
+
+def _numbers(shapes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """Shapes from their texts; few of them differ."""
+    if len(_SHAPES) > _MOST_SHAPES:
+        _SHAPES.clear()
+    for text in set(shapes) - _SHAPES.keys():
+        if not _SHAPE.fullmatch(text):
+            raise ValueError
+        _SHAPES[text] = tuple(map(int, text.split(","))) if text else ()
+    return tuple(map(_SHAPES.__getitem__, shapes))
+
+
+_DTYPES = {dtype: dtype for dtype in DTYPE_BITS}
+_DECODER = JSONDecoder()
+_SHAPES: dict[str, tuple[int, ...]] = {}

@@ -21,11 +21,15 @@ def read_small(path: str, limit: int = MAX_CONFIG_BYTES) -> bytes:
         OSError: it cannot be read, is no regular file, or is larger; ``strerror`` says which.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", path)
-        data = file.read(limit + 1) if status.st_size <= limit else b""
-        if status.st_size > limit or len(data) > limit:
+        data = os.read(descriptor, min(status.st_size, limit) + 1)
+        while len(data) > status.st_size and len(data) <= limit and (more := os.read(descriptor, limit)):
+            data += more  # it has grown since
+        if len(data) > limit:
             raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", path)
         return data
+    finally:
+        os.close(descriptor)

@@ -53,6 +53,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from functools import reduce
 from math import prod
 from operator import itemgetter, or_, sub
@@ -61,6 +62,7 @@ from typing import NamedTuple
 from .headerjson import DTYPE_BITS as DTYPE_BITS
 from .headerjson import U64_MAX, Parsed, parse_ordinary
 from .headerjson import TensorEntry as TensorEntry
+from .headerjson import columns_of as columns_of
 from .headerserde import LIBRARY, parse_strict
 from .problems import Problem
 from .signatures import SIGNATURE_BYTES, identify
@@ -90,7 +92,7 @@ class Header(NamedTuple):
         raw: the JSON, as it is in the file; empty if it was not read.
     """
 
-    tensors: dict[str, TensorEntry]
+    tensors: Mapping[str, TensorEntry]
     metadata: dict[str, str]
     problems: tuple[Problem, ...]
     header_bytes: int
@@ -171,7 +173,7 @@ def parse_header(head: bytes, file_bytes: int) -> Header:
         text = raw.decode()
     except UnicodeDecodeError as error:
         return Header({}, {}, (_bad_utf8(error),), length, file_bytes, raw)
-    parsed = parse_ordinary(raw, text) or parse_strict(text)
+    parsed = parse_ordinary(text) or parse_strict(text)
     problems = parsed.problems
     if not any(problem.fatal for problem in problems):
         problems += _check_layout(parsed, _LENGTH_BYTES + length, file_bytes)
@@ -241,11 +243,11 @@ def _check_layout(parsed: Parsed, data_start: int, file_bytes: int) -> tuple[Pro
     return (*notes, _bad_end(missing, data_start + position)) if missing else notes
 
 
-def _in_order(tensors: dict[str, TensorEntry], data_start: int, file_bytes: int) -> bool:
+def _in_order(tensors: Mapping[str, TensorEntry], data_start: int, file_bytes: int) -> bool:
     """Whether the tensors lie one after another as they are listed, whole and aligned: nearly all files are so."""
     if not tensors:
         return False
-    _, dtypes, shapes, begins, ends = zip(*tensors.values(), strict=True)
+    _, dtypes, shapes, begins, ends = columns_of(tensors)
     if begins[0] or begins[1:] != ends[:-1] or data_start + ends[-1] != file_bytes:
         return False
     kinds = list(zip(dtypes, shapes, strict=True))

@@ -88,11 +88,11 @@ class FeatureOutsideTarget(Rule):
         kind = schema.config_type(adapter.peft_type)
         if kind is None or adapter.config is None:
             return
-        refusals = schema.refusals(kind.name, adapter.config)
-        for key, value in adapter.config.items():
-            if key not in kind.fields or holds_default(adapter, kind, key, value):
+        refused = schema.refused_keys(kind.name, tuple(adapter.config))
+        for key in schema.unsettled_keys(kind.name, tuple(adapter.config)):
+            if holds_default(adapter, kind, key, adapter.config[key]):
                 continue
-            effects = [raises(part.targets, part.exception) for part in schema.refused_by(key, kind, refusals)]
+            effects = [raises(part.targets, part.exception) for part in refused.get(key, ())]
             effects += _dropped(subject, kind, key)
             if effects:
                 yield self._key(subject, kind, key, tuple(effects))

@@ -66,12 +66,8 @@ class KeyOutsideTarget(Rule):
         kind = schema.config_type(adapter.peft_type)
         if kind is None or adapter.config is None:
             return
-        refusals = schema.refusals(kind.name, adapter.config)
-        keys = {}
-        for key, value in adapter.config.items():
-            parts = schema.refused_by(key, kind, refusals)
-            if parts and holds_default(adapter, kind, key, value):
-                keys[key] = parts
+        refused = schema.refused_keys(kind.name, tuple(adapter.config))
+        keys = {key: parts for key, parts in refused.items() if holds_default(adapter, kind, key, adapter.config[key])}
         if not keys:
             return
         parts = _merged(part for parts in keys.values() for part in parts)
