@@ -156,8 +156,7 @@ def has_dora(member: Subject) -> bool:
 
 def has_lora_bias(member: Subject) -> bool:
     """Whether an adapter stores a bias of B and uses it."""
-    stored = any(key.kind is Kind.LORA_BIAS for key in member.adapter.lora_keys)
-    return member.adapter.get("lora_bias") is True and stored
+    return member.adapter.get("lora_bias") is True and bool(member.adapter.of_kind(Kind.LORA_BIAS))
 
 
 def entered_copies(subject: SetSubject, names: Iterable[str]) -> list[tuple[Subject, str, Subject | None]]:

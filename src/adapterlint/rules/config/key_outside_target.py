@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from adapterlint.findings import Finding, Fix, RemoveConfig, Safety, Severity, raises, version_key
@@ -70,7 +71,7 @@ class KeyOutsideTarget(Rule):
         keys = {key: parts for key, parts in refused.items() if holds_default(adapter, kind, key, adapter.config[key])}
         if not keys:
             return
-        parts = _merged(part for parts in keys.values() for part in parts)
+        parts = _merged(kind.name, tuple(adapter.config), tuple(keys))
         names = first_names(map(repr, keys))
         one = len(keys) == 1
         yield self.finding(
@@ -101,10 +102,12 @@ def _is_needed(adapter: Adapter, kind: ConfigType, key: str) -> bool:
     return any(stretch.default != stretches[0].default for stretch in stretches)
 
 
-def _merged(parts: Iterable[Refusal]) -> list[Refusal]:
-    """Parts of the same refusals, each once and as wide as all of them together."""
+@lru_cache(maxsize=256)
+def _merged(peft_type: str, config: tuple[str, ...], keys: tuple[str, ...]) -> list[Refusal]:
+    """What refuses a config for some of its keys: parts of one refusal once, as wide as all of them together."""
+    refused = schema.refused_keys(peft_type, config)
     found: dict[str, Refusal] = {}
-    for part in parts:
+    for part in (part for key in keys for part in refused[key]):
         known = found.setdefault(part.key, part)
         since = min(known.since, part.since, key=version_key)
         before = max(known.before, part.before, key=version_key)

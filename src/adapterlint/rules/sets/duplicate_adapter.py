@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from adapterlint.findings import Finding, Severity
-from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.model.subject import NoPayload, SetSubject, Subject
 from adapterlint.model.tensor import Tensor
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
@@ -68,7 +68,7 @@ class DuplicateAdapter(SetRule):
 def _start(member: Subject) -> tuple[int, str, bytes] | None:
     """What two adapters with the same tensors have in common, told quickly: how many, one's name, its first bytes."""
     tensors = member.adapter.tensors
-    if not tensors or not member.adapter.readable:
+    if isinstance(member.payload, NoPayload) or not tensors or not member.adapter.readable:
         return None
     name = min(tensors)
     head = member.payload.head(tensors[name])

@@ -29,7 +29,7 @@ _WITH_NAME = {
     Kind.EMBEDDING_B: "lora_embedding_B",
     Kind.MAGNITUDE: "lora_magnitude_vector",
 }
-_PLAIN = (Kind.LORA_A, Kind.LORA_B)
+_PLAIN = frozenset({Kind.LORA_A, Kind.LORA_B})
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 _FAILED = "RuntimeError: Hot swapping the adapter did not succeed"
 _OLD, _NEW = "peft>=0.14,<0.15", "peft>=0.15"
@@ -95,13 +95,18 @@ class HotswapMismatch(SetRule):
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         first, *others = subject.members
         slot = _Slot(first, layers(first))
+        alike: dict[object, list[tuple[Subject, list[_Problem]]]] = {}
         for other in others:
             problems = list(_problems(slot, other))
-            if not problems:
-                continue
+            cause = tuple((problem.field, problem.effect.targets, problem.effect.outcome) for problem in problems)
+            if problems:
+                alike.setdefault(cause, []).append((other, problems))
+        for group in alike.values():
+            other, problems = group[0]
             reasons = dict.fromkeys(problem.reason for problem in problems)
+            others_too = f" (nor {first_names(m.adapter.name for m, _ in group[1:])})" if group[1:] else ""
             yield self.finding(
-                f"{other.adapter.name} cannot be swapped in for {first.adapter.name}: {'; '.join(reasons)}",
+                f"{other.adapter.name} cannot be swapped in for {first.adapter.name}: {'; '.join(reasons)}{others_too}",
                 other.at_field(problems[-1].field),
                 related=(first.at_field(problems[-1].field, first.adapter.name),),
                 effects=tuple(problem.effect for problem in problems),
@@ -180,11 +185,13 @@ def _keys(slot: _Slot, other: Subject, old: bool) -> _Problem | None:
 def _alike(slot: _Slot, other: Subject) -> bool:
     """The usual case, quickly told: the same LoRA pairs as the first adapter's, and nothing else."""
     first = slot.member
-    if first.adapter.tensors.keys() != other.adapter.tensors.keys():
+    if first.adapter.table is not other.adapter.table and first.adapter.tensors.keys() != other.adapter.tensors.keys():
         return False
     if not slot.layers == first.covered.keys() == other.covered.keys():
         return False
-    return all(key.kind in _PLAIN and key.has_canonical_prefix and not key.adapter for key in other.adapter.keys)
+    adapter = other.adapter
+    named = all(key.has_canonical_prefix and not key.adapter for key in adapter.unusual)
+    return named and adapter.table.by_kind.keys() <= _PLAIN
 
 
 def _old_text(missing: set[tuple[str, Kind]], unexpected: list[str], name: str) -> str:
@@ -268,7 +275,7 @@ def _shapes(slot: _Slot, other: Subject, old: bool) -> _Problem | None:
 
 def _embeddings(first: Subject, other: Subject) -> _Problem | None:
     """Since 0.15 PEFT sets the scale on the module three names up: one too many for an embedding's parameters."""
-    found = [key.module for key in other.adapter.lora_keys if key.kind is Kind.EMBEDDING_A]
+    found = [key.module for key in other.adapter.of_kind(Kind.EMBEDDING_A)]
     if not found:
         return None
     text = f"AttributeError: '{_class_above(first, found[0])}' object has no attribute 'scaling'"
@@ -327,8 +334,8 @@ def _left_behind(first: Subject, other: Subject, old: bool) -> _Problem | None:
     """What the first adapter changes besides its LoRA tensors, and what therefore stays."""
     stays = [module for module in first.saved_modules if _trained(first, module)]
     stays += [key.full_name for key in first.undeclared]
-    stays += [key.module for key in first.adapter.keys if key.kind is Kind.TOKENS]
-    stays += [key.module for key in first.adapter.keys if key.kind is Kind.BASE_LAYER and not _is_copy(first, key)]
+    stays += [key.module for key in first.adapter.of_kind(Kind.TOKENS)]
+    stays += [key.module for key in first.adapter.of_kind(Kind.BASE_LAYER) if not _is_copy(first, key)]
     if not stays:
         return None
     effect = wrong(_OLD if old else _NEW, operation="hotswap", adapter=other.adapter.name)

@@ -114,7 +114,7 @@ class MixedBatchMismatch(SetRule):
 
     def _positions(self, subject: SetSubject) -> Iterator[Finding]:
         leaf = _POSITIONS.get(subject.base.model_type) if subject.base else None
-        for member in subject.members:
+        for member in subject.members if leaf else ():
             touched = [*layers(member), *member.saved_modules]
             hit = next((module for module in touched if module.rpartition(".")[2] == leaf), None)
             if hit is None:

@@ -175,7 +175,7 @@ class SaveMismatch(SetRule):
 
     def _biases(self, subject: SetSubject) -> Iterator[Finding]:
         for member in subject.members:
-            stored = [key for key in member.adapter.keys if key.kind is Kind.BASE_LAYER and key.parameter == "bias"]
+            stored = [key for key in member.adapter.of_kind(Kind.BASE_LAYER) if key.parameter == "bias"]
             if stored and member.adapter.get("bias") == "lora_only":
                 yield self.finding(
                     f"the biases of {member.adapter.name} are not written again",
@@ -214,13 +214,14 @@ _BY_NAME = frozenset({"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING
 
 def _may_clash(subject: SetSubject) -> bool:
     """Whether any name can be confused with another one or with a part of the model; else nothing needs comparing."""
-    names = [member.adapter.name for member in subject.members]
-    if any(key.kind is Kind.LORA_BIAS for member in subject.members for key in member.adapter.lora_keys):
+    if any(member.adapter.of_kind(Kind.LORA_BIAS) for member in subject.members):
         return True
-    modules = {module for member in subject.members for module in member.covered}
+    covered = {id(member.covered): member.covered for member in subject.members}
+    modules = {module for found in covered.values() for module in found}
     modules.update(key.full_name for member in subject.members for key in member.adapter.full_keys)
-    text = " ".join((*modules, *_PARTS))
-    return any(name in text or any(name in other for other in names if other != name) for name in names)
+    names = dict.fromkeys(member.adapter.name for member in subject.members)
+    text, listed = " ".join((*modules, *_PARTS)), "\0".join(names)
+    return any(name in text or listed.count(name) > 1 for name in names)
 
 
 def _effect(targets: str, held: list[_Held], lost: set[str], name: str) -> Effect:

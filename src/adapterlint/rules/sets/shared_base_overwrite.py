@@ -73,8 +73,8 @@ def _typed_head(subject: SetSubject, key: Key) -> bool:
 
 
 def _altered_layers(member: Subject) -> Iterator[Key]:
-    for key in member.adapter.keys:
-        if key.kind is Kind.BASE_LAYER and key.parameter == "weight" and member.base is not None:
+    for key in member.adapter.of_kind(Kind.BASE_LAYER):
+        if key.parameter == "weight" and member.base is not None:
             stored = member.base.parameters.get(f"{key.module}.weight")
             if stored is not None and member.payload.equals_base(member.adapter.tensors[key.name], stored) is False:
                 yield key

@@ -75,5 +75,5 @@ def _effects(subject: SetSubject, having: list[bool], number: int) -> Iterator[E
 
 
 def _row_name(member: Subject) -> str:
-    stored = next((key.canonical for key in member.adapter.keys if key.kind is Kind.TOKENS), None)
+    stored = next((key.canonical for key in member.adapter.of_kind(Kind.TOKENS)), None)
     return stored or f"{PREFIX}embed_tokens.token_adapter.trainable_tokens_delta"
