@@ -282,15 +282,16 @@ class FilePayload:
         self._directory = directory
         self._base = base_directory
         self._budget = budget
-        self._files: dict[str, int] = {}
+        self._files: dict[str, int | bytes] = {}  # small files whole
         self._paths: dict[str, str] = {}
         self.partial = False
         """Whether the budget left tensors unread."""
 
     def release(self) -> None:
         """Close the files; they are opened again if another question needs them."""
-        for descriptor in self._files.values():
-            os.close(descriptor)
+        for opened in self._files.values():
+            if isinstance(opened, int):
+                os.close(opened)
         self._files.clear()
 
     def __del__(self) -> None:
@@ -327,11 +328,31 @@ class FilePayload:
         except (OSError, EOFError):
             return None
 
+    def surely_finite(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether one look at a whole file tells that none of its tensors holds NaN or infinity.
+
+        Only of a file that has one dtype and fits into one block and the budget; what it reads is not charged.
+        """
+        if not isinstance(tensors, TensorTable) or len(set(tensors.dtypes)) != 1:
+            return False
+        whole = tensors.whole
+        limit = payload.BLOCK_BYTES if self._budget is None else min(self._budget, payload.BLOCK_BYTES)
+        if whole.nbytes > limit:
+            return False
+        try:
+            return payload.surely_finite(self._read(whole, whole.nbytes), whole.dtype)
+        except (OSError, EOFError):
+            return False
+
     def _read(self, tensor: Tensor, size: int) -> bytes:
         path = self._path(tensor)
-        if path not in self._files:
-            self._files[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        data = os.pread(self._files[path], size, tensor.offset)
+        opened = self._files.get(path)
+        if opened is None:
+            opened = self._files[path] = _opened(path)
+        if isinstance(opened, int):
+            data = os.pread(opened, size, tensor.offset)
+        else:
+            data = opened[tensor.offset : tensor.offset + size]
         if len(data) < size:
             raise EOFError(f"{path} ends before its tensors do")
         return data
@@ -374,6 +395,18 @@ class FilePayload:
             return payload.equal(path, tensor.offset, other_path, other.offset, tensor.nbytes)
         except (OSError, EOFError):
             return None
+
+
+def _opened(path: str) -> int | bytes:
+    """A descriptor, or all the bytes of a file that has no more than a block of them."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    size = os.fstat(descriptor).st_size
+    if size > payload.BLOCK_BYTES:
+        return descriptor
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def subject(adapter: Adapter, base: Base | None, depth: PayloadDepth = "quick") -> Subject:

@@ -31,6 +31,9 @@ class Payload(Protocol):
     def is_finite(self, tensor: Tensor) -> bool | None:
         """Whether no element is NaN or infinite; None when it cannot be read."""
 
+    def surely_finite(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether one look at a whole file tells that none of its tensors holds NaN or infinity."""
+
     def equals_base(self, tensor: Tensor, other: Tensor) -> bool | None:
         """Whether an adapter tensor holds the bytes of a base tensor; None when either cannot be read."""
 
@@ -54,6 +57,9 @@ class NoPayload:
 
     def is_finite(self, tensor: Tensor) -> bool | None:
         return None
+
+    def surely_finite(self, tensors: Mapping[str, Tensor]) -> bool:
+        return False
 
     def equals_base(self, tensor: Tensor, other: Tensor) -> bool | None:
         return None

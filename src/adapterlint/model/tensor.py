@@ -63,6 +63,13 @@ class TensorTable(Mapping[str, Tensor]):
         # The constructor of a NamedTuple is Python code; this is what it does.
         return dict(zip(self.names, map(tuple.__new__, repeat(Tensor), columns), strict=False))
 
+    @property
+    def whole(self) -> Tensor:
+        """All the data as one tensor of the first dtype, without a name; the tensors are not to be none."""
+        file, start, begins, ends = self._place
+        begin, end = min(begins), max(ends)
+        return Tensor("", self.dtypes[0], (), file, start + begin, end - begin)
+
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
 
