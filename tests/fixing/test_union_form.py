@@ -9,7 +9,8 @@ import pytest
 from rules_util import run_example
 
 from adapterlint.findings import CopyTensor, SetConfig, ZeroTensor
-from adapterlint.fixing.forms.union import CannotUniteError, plan
+from adapterlint.fixing.forms.common import FormError
+from adapterlint.fixing.forms.union import plan
 from adapterlint.model.subject import SetSubject
 from adapterlint.model.target import resolve
 from adapterlint.rules.examples import (
@@ -120,19 +121,19 @@ def test_new_releases_do_not(tmp_path: Path) -> None:
     ids=["bias", "method", "unreadable", "shape"],
 )
 def test_refusals(tmp_path: Path, members: dict[str, Example], reason: str) -> None:
-    with pytest.raises(CannotUniteError, match=reason):
+    with pytest.raises(FormError, match=reason):
         plan(subject(tmp_path, bert_base(), **members), resolve(("peft",)))
 
 
 def test_a_base_without_the_head_is_refused(tmp_path: Path) -> None:
     base = bert_base()
     headless = BaseExample(base.config, {n: t for n, t in base.tensors.items() if not n.startswith("classifier")})
-    with pytest.raises(CannotUniteError, match="no classifier"):
+    with pytest.raises(FormError, match="no classifier"):
         plan(subject(tmp_path, headless, a=head(), b=plain()), resolve(("peft",)))
 
 
 def test_without_a_base_it_asks_for_one(tmp_path: Path) -> None:
-    with pytest.raises(CannotUniteError, match="--base"):
+    with pytest.raises(FormError, match="--base"):
         plan(subject(tmp_path, None, a=head(), b=plain()), resolve(("peft",)))
 
 
@@ -144,5 +145,5 @@ def test_dora_gets_no_zero_layers(tmp_path: Path) -> None:
     members["b"] = Example(
         "b", lora_config(target_modules=["q_proj"], use_dora=True), {**llama_tensors(leaves=("q_proj",)), **vectors}
     )
-    with pytest.raises(CannotUniteError, match="DoRA"):
+    with pytest.raises(FormError, match="DoRA"):
         plan(subject(tmp_path, llama_base(), **members), resolve(("peft==0.10.0",)))

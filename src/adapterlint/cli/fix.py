@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from adapterlint.cli.options import request_options, to_request
-from adapterlint.cli.output import EXIT_FINDINGS, EXIT_NOTHING, fail, guarded
+from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, fail, guarded
 from adapterlint.findings import Finding
 from adapterlint.fixing.apply import apply_all, recover
 from adapterlint.fixing.diff import render
 from adapterlint.fixing.errors import FixError
+from adapterlint.fixing.forms import FORMS
+from adapterlint.fixing.meaning import Equality, compare
 from adapterlint.fixing.plan import OscillationError, Plan, make_plan, recheck
 from adapterlint.fixing.prove import Proof
+from adapterlint.model.subject import Subject
 from adapterlint.reporters.text import printable
 from adapterlint.run import Request, Run, examine
 
@@ -27,6 +31,7 @@ MAX_PASSES = 4  # writing passes: files that must be read again after a rename o
 @request_options
 @click.option("--inplace", is_flag=True, help="Write the fixes into the adapters, all or none.")
 @click.option("--output", metavar="DIR", help="Write fixed copies of the adapters below DIR instead.")
+@click.option("--form", type=click.Choice(list(FORMS)), help="Bring sets (portable: adapters) to a normal form.")
 @click.option("--unsafe-fixes", "unsafe", is_flag=True, help="Also make fixes that round, drop data or choose.")
 @click.option("--replace-links", is_flag=True, help="Replace links by files of their own, with --inplace.")
 @click.option("--verbose", "-v", is_flag=True, help="Name every tensor in the plan.")
@@ -59,6 +64,7 @@ class Fix:
     def __init__(self, request: Request, options: dict[str, Any]) -> None:
         self._request = request
         self._options = options
+        self._equal: dict[str, Equality] = {}
         self._json: dict[str, Any] = {"version": 1, "plans": [], "proofs": [], "refusals": [], "left": []}
 
     def run(self) -> int:
@@ -72,7 +78,9 @@ class Fix:
         if not run.adapters:
             click.echo("nothing to fix: no adapter found", err=True)
             return EXIT_NOTHING
-        plan = make_plan(run, self._request, self._options["unsafe"])
+        plan = make_plan(run, self._request, self._options["unsafe"], self._options["form"])
+        if self._options["form"] and plan.refusals:
+            return self._refuse(plan)
         if not writing:
             return self._show(plan)
         if self._options["output"] and not plan.edits:
@@ -84,6 +92,14 @@ class Fix:
         for trace in run.errors:
             click.echo(trace, err=True)
         raise fail("internal error in a rule; nothing was written")
+
+    def _refuse(self, plan: Plan) -> int:
+        if self._options["format_"] == "json":
+            self._plan_json(plan)
+            click.echo(json.dumps(self._json, indent=2))
+        self._report_left(plan, written=False)
+        click.echo("nothing was written", err=True)
+        return EXIT_INTERNAL
 
     # -- showing -----------------------------------------------------------------------------------------------
 
@@ -142,21 +158,32 @@ class Fix:
         def check(paths: Sequence[str]) -> list[str]:
             staged = Request(list(paths), self._request.targets, self._request.base, "none", payload="none")
             state = examine(staged)
+            for item, path in zip(plan.edits, paths, strict=True) if self._options["form"] else ():
+                self._compare(run, state, item.path, path)
             after = [finding for checked in state.adapters for finding in checked.findings]
-            return recheck(before, after)
+            return [text for equal in self._equal.values() for text in equal.complaints] + recheck(before, after)
 
         links = self._options["replace_links"]
         return apply_all(plan.edits, output=self._options["output"], allow_links=links, check=check)
 
+    def _compare(self, run: Run, state: Run, path: str, staged: str) -> None:
+        old = next(checked.subject for checked in run.adapters if checked.subject.adapter.path == path)
+        new = next(checked.subject for checked in state.adapters if checked.subject.adapter.path == staged)
+        self._equal[path] = compare(old, Subject(new.adapter, old.base))
+
     def _finish(self, plan: Plan, proofs: list[Proof]) -> int:
         if self._options["format_"] == "json":
-            self._json["proofs"] = [_proof(proof) for proof in proofs]
+            self._json["proofs"] = [self._proof(proof) for proof in proofs]
             click.echo(json.dumps(self._json, indent=2))
         else:
             for proof in proofs:
-                click.echo(f"proved {printable(proof.path)}: {printable(describe(proof))}")
+                click.echo(f"proved {printable(proof.path)}: {printable(describe(proof, self._equal.get(proof.path)))}")
             self._report_left(plan, written=True)
         return EXIT_FINDINGS if plan.left or plan.refusals else 0
+
+    def _proof(self, proof: Proof) -> dict[str, Any]:
+        equal = self._equal.get(proof.path)
+        return {**asdict(proof), "equality": asdict(equal) if equal else None}
 
     def _plan_json(self, plan: Plan) -> None:
         for item in plan.edits:
@@ -168,7 +195,7 @@ class Fix:
         self._json["left"] = [{"rule": item.rule, "message": item.message} for item in plan.left]
 
 
-def describe(proof: Proof) -> str:
+def describe(proof: Proof, equal: Equality | None = None) -> str:
     """What a proof compared, in one line."""
     parts = [f"{proof.untouched} tensors equal byte for byte"]
     counts = {
@@ -182,6 +209,11 @@ def describe(proof: Proof) -> str:
     parts += [f"{old} renamed to {new}" for old, new in proof.files]
     parts += [f"{old} converted to {new}" for old, new in proof.converted]
     parts += [f"{name} removed, its tensors being elsewhere" for name in proof.removed]
+    if equal is not None:
+        where = f"{equal.error:.1e} of its largest element, in {equal.module}" if equal.module else "nothing"
+        parts.append(
+            f"what is added to {equal.modules} modules differs by {where} (up to {equal.tolerance:.1e} is rounding)"
+        )
     if proof.config_changes:
         parts.append("config: " + ", ".join(proof.config_changes))
     return "; ".join(parts)
@@ -194,7 +226,3 @@ def _why_left(finding: Finding, unsafe: bool) -> str:
     if fix.edits and not unsafe:
         return "needs --unsafe-fixes"
     return f"by hand: {fix.title}"
-
-
-def _proof(proof: Proof) -> dict[str, Any]:
-    return {name: getattr(proof, name) for name in proof.__dataclass_fields__}

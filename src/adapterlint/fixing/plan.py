@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from adapterlint.checking import check_adapter
 from adapterlint.findings import PICKLE_FILE, ConvertWeights, Edit, Finding, Fix, Safety, SetConfig, Severity
 from adapterlint.fixing.errors import PlanError
-from adapterlint.fixing.forms import union
+from adapterlint.fixing.forms import FORMS, Form, FormError, plan_form
 from adapterlint.fixing.resolve import AdapterEdits
 from adapterlint.fixing.simulate import TENSOR_EDITS, apply_to_model, compose, ends_planning
 from adapterlint.model.subject import SetSubject, Subject
@@ -75,13 +75,15 @@ class _State:
         self.findings = check_adapter(self.subject).findings
 
 
-def make_plan(run: Run, request: Request, unsafe: bool) -> Plan:
+def make_plan(run: Run, request: Request, unsafe: bool, form: Form | None = None) -> Plan:
     """Work out everything that may be fixed.
 
     Args:
         run: what the rules said.
         request: targets and selection; findings that are not selected are not fixed.
         unsafe: whether fixes that round, lose data or choose are allowed.
+        form: the normal form that was asked for; then either all adapters get it, or the plan has no edits. Without
+            one, sets that a rule wants a form for get that.
     """
     states = {
         checked.subject.adapter.path: _State(checked.subject, checked.findings, unsafe) for checked in run.adapters
@@ -89,7 +91,11 @@ def make_plan(run: Run, request: Request, unsafe: bool) -> Plan:
     plan = Plan()
     for state in states.values():
         plan.reread |= _fix_adapter(state, plan, run, request)
-    if not plan.reread:
+    if form is not None:
+        _form_all(form, states, run, plan)
+        if plan.refusals:
+            return plan
+    elif not plan.reread:
         for checked in run.sets:
             _fix_set(checked, states, run, request, plan, unsafe)
     for path, state in states.items():
@@ -164,43 +170,54 @@ def _fix_adapter(state: _State, plan: Plan, run: Run, request: Request) -> bool:
 def _fix_set(
     checked: CheckedSet, states: dict[str, _State], run: Run, request: Request, plan: Plan, unsafe: bool
 ) -> None:
-    members = [states[path] for path in checked.subject.paths]
-
-    def subject() -> SetSubject:
-        return SetSubject(tuple(state.subject for state in members), checked.subject.base, checked.subject.explicit)
-
     def wanted(form: str) -> bool:
-        found = _wanted(check_set(subject()).findings, run, request)
+        found = _wanted(check_set(_now(checked.subject, states)).findings, run, request)
         return any(finding.fix and finding.fix.form == form and _allowed(finding, unsafe) for finding in found)
 
     if wanted("unbiased"):
-        for state in members:
+        for state in (states[path] for path in checked.subject.paths):
             if state.subject.adapter.get("bias", "none") not in ("none", None) and not stores_bias(state.subject):
                 state.apply((SetConfig("/bias", "none"),), "unbiased: no bias is stored")
-    if not wanted("union"):
+    if wanted("union"):
+        _form("union", _now(checked.subject, states), states, run, plan)
+
+
+def _now(subject: SetSubject, states: dict[str, _State]) -> SetSubject:
+    """A set in its present state."""
+    return SetSubject(tuple(states[path].subject for path in subject.paths), subject.base, subject.explicit)
+
+
+def _form_all(form: Form, states: dict[str, _State], run: Run, plan: Plan) -> None:
+    """Bring every set, and every adapter that is in none, to a form."""
+    if plan.reread:
+        reason = "their files need another fix first, and have to be read again after it: run fix without --form"
+        plan.refusals.append(Refusal(tuple(states), form, reason))
+        return
+    sets = [] if form == "portable" else [checked.subject for checked in run.sets]
+    grouped = {path for subject in sets for path in subject.paths}
+    alone = [state.subject for path, state in states.items() if path not in grouped]
+    for subject in (*sets, *(SetSubject((member,), member.base) for member in alone)):
+        _form(form, _now(subject, states), states, run, plan)
+
+
+def _form(form: Form, subject: SetSubject, states: dict[str, _State], run: Run, plan: Plan) -> None:
+    try:
+        edits = plan_form(form, subject, run.targets)
+    except FormError as error:
+        plan.refusals.append(Refusal(subject.paths, form, str(error)))
         return
     try:
-        edits = union.plan(subject(), run.targets)
-    except union.CannotUniteError as error:
-        plan.refusals.append(Refusal(checked.subject.paths, "union", str(error)))
-        return
-    try:
-        for state, own in zip(members, edits, strict=True):
+        for path, own in zip(subject.paths, edits, strict=True):
             if own:
-                state.apply(own, "union: give every adapter of the set the same saved modules")
+                states[path].apply(own, f"{form}: {FORMS[form]}")
     except PlanError as error:
-        plan.refusals.append(Refusal(checked.subject.paths, "union", str(error)))
+        plan.refusals.append(Refusal(subject.paths, form, error.reason))
 
 
 def _left(run: Run, states: dict[str, _State], request: Request) -> list[Finding]:
     found = [finding for state in states.values() for finding in state.findings]
     for checked in run.sets:
-        subject = SetSubject(
-            tuple(states[path].subject for path in checked.subject.paths),
-            checked.subject.base,
-            checked.subject.explicit,
-        )
-        found += check_set(subject).findings
+        found += check_set(_now(checked.subject, states)).findings
     return _wanted(found, run, request)
 
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapterlint.findings import CopyTensor, Edit, SetConfig, ZeroTensor, version_key
+from adapterlint.fixing.forms.common import FormError, require_lora, zero_pair
 from adapterlint.model import peft
 from adapterlint.model.base import Base
-from adapterlint.model.keys import PREFIX, Kind
+from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.model.target import Target
 from adapterlint.model.tensor import FLOAT_DTYPES
 from adapterlint.model.together import saved_sets
-
-
-class CannotUniteError(ValueError):
-    """The form would lose meaning, or cannot help; the text names the adapter, the module and the cause."""
 
 
 def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...]]:
@@ -30,11 +27,11 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
         targets: requested releases; up to 0.10 every adapter also needs the same LoRA layers.
 
     Raises:
-        CannotUniteError: the base is missing or lacks a head, a member has another method or biases, shapes differ.
+        FormError: the base is missing or lacks a head, a member has another method or biases, shapes differ.
     """
     base = subject.base
     if base is None:
-        raise CannotUniteError("the base is needed to copy modules from: give it with --base")
+        raise FormError("the base is needed to copy modules from: give it with --base")
     for member in subject.members:
         _require(member)
     leaves = _leaves(subject, base)
@@ -43,16 +40,9 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
 
 
 def _require(member: Subject) -> None:
-    adapter = member.adapter
-    if not adapter.readable:
-        raise CannotUniteError(f"{adapter.name} cannot be read")
-    if not adapter.is_lora:
-        raise CannotUniteError(f"{adapter.name} is of type {adapter.peft_type}; the form is for LORA")
-    if adapter.get("bias", "none") not in ("none", None):
-        mode = adapter.get("bias")
-        raise CannotUniteError(f"{adapter.name} trains biases (bias={mode!r}), which go into the shared base")
-    if adapter.get("trainable_token_indices"):
-        raise CannotUniteError(f"{adapter.name} has trainable_token_indices, which PEFT keeps apart from saved modules")
+    require_lora(member)
+    if member.adapter.get("trainable_token_indices"):
+        raise FormError(f"{member.adapter.name} has trainable_token_indices, which PEFT keeps apart from saved modules")
 
 
 def _leaves(subject: SetSubject, base: Base) -> tuple[str, ...]:
@@ -66,7 +56,7 @@ def _leaves(subject: SetSubject, base: Base) -> tuple[str, ...]:
         roots |= more
     for root in roots:
         if root in base.missing_heads:
-            raise CannotUniteError(f"the base checkpoint has no {root}: random at every load, it cannot be copied")
+            raise FormError(f"the base checkpoint has no {root}: random at every load, it cannot be copied")
     return leaves
 
 
@@ -90,10 +80,10 @@ def _saved_edits(member: Subject, base: Base, leaves: tuple[str, ...]) -> list[E
             stored = adapter.saved.get(name)
             if stored is None:
                 if tensor.dtype not in FLOAT_DTYPES:
-                    raise CannotUniteError(f"{name} is quantised in the base ({tensor.dtype}) and cannot be copied")
+                    raise FormError(f"{name} is quantised in the base ({tensor.dtype}) and cannot be copied")
                 edits.append(CopyTensor(PREFIX + name, tensor.name))
             elif adapter.shape(stored) != tensor.shape:
-                raise CannotUniteError(
+                raise FormError(
                     f"{adapter.name} stores {name} as {list(adapter.shape(stored))}, the base has {list(tensor.shape)}"
                 )
     return edits
@@ -114,33 +104,20 @@ def _layer_edits(member: Subject, base: Base, layers: dict[str, bool]) -> list[E
         return []
     adapter = member.adapter
     if adapter.get("use_dora") is True:
-        raise CannotUniteError(f"{adapter.name} is DoRA: it cannot get zero layers for {first_names(missing)}")
+        raise FormError(f"{adapter.name} is DoRA: it cannot get zero layers for {first_names(missing)}")
     dtype = next((adapter.tensors[key.name].dtype for key in adapter.lora_keys), "F32")
     edits: list[Edit] = [SetConfig("/target_modules", sorted({*member.covered, *layers}))]
     for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
         if adapter.get(field):
             edits.append(SetConfig(f"/{field}", None))
     for module in missing:
-        edits += _zero_pair(member, base, module, dtype)
+        edits += _zero_layer(member, base, module, dtype)
     return edits
 
 
-def _zero_pair(member: Subject, base: Base, module: str, dtype: str) -> list[Edit]:
-    weight = base.modules.get(module, {}).get("weight")
-    if weight is None or len(weight.shape) != 2 or weight.dtype not in FLOAT_DTYPES:
-        raise CannotUniteError(f"{member.adapter.name} cannot get a zero layer for {module}: its shape cannot be told")
-    r = peft.rank(member.adapter, module)
-    rows, columns = weight.shape
-    if base.kind(module) == "embedding":
-        a, b = Kind.EMBEDDING_A, Kind.EMBEDDING_B
-        shapes = (r, rows), (columns, r)
-        names = f"{PREFIX}{module}.{a.value}", f"{PREFIX}{module}.{b.value}"
-    else:
-        if base.is_conv1d(module):
-            rows, columns = columns, rows
-        shapes = (r, columns), (rows, r)
-        names = f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
-    edits: list[Edit] = [ZeroTensor(name, dtype, shape) for name, shape in zip(names, shapes, strict=True)]
+def _zero_layer(member: Subject, base: Base, module: str, dtype: str) -> list[Edit]:
+    pair = zero_pair(member.adapter.name, base, module, peft.rank(member.adapter, module), dtype)
+    edits: list[Edit] = [*pair]
     if member.adapter.get("lora_bias") is True:
-        edits.append(ZeroTensor(f"{PREFIX}{module}.lora_B.bias", dtype, (rows,)))
+        edits.append(ZeroTensor(f"{PREFIX}{module}.lora_B.bias", dtype, pair[1].shape[:1]))
     return edits
