@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -39,14 +41,21 @@ def gpt2_base(directory: Path) -> Path:
     return directory
 
 
-def fresh(base: Path, **more: Any) -> Any:
-    """A base model in evaluation mode."""
+@lru_cache(maxsize=8)
+def _model(base: Path) -> Any:
+    import torch
     import transformers
 
+    torch.set_num_threads(1)  # of models this small, threads only wait for each other
     architecture = json.loads((base / "config.json").read_text())["architectures"][0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return getattr(transformers, architecture).from_pretrained(base, attn_implementation="eager", **more).eval()
+        return getattr(transformers, architecture).from_pretrained(base, attn_implementation="eager").eval()
+
+
+def fresh(base: Path) -> Any:
+    """A base model in evaluation mode; read once, and copied for every use."""
+    return copy.deepcopy(_model(base))
 
 
 class Maker:
@@ -180,8 +189,8 @@ def together(base: Path, adapters: Sequence[Path], switches: Sequence[str]) -> l
 
 
 def loading_orders(adapters: Sequence[Path]) -> list[list[Path]]:
-    """All orders up to three adapters; beyond that every one first and last, and the reverse."""
-    if len(adapters) <= 3:
+    """All orders up to four adapters; beyond that every one first and last, and the reverse."""
+    if len(adapters) <= 4:
         return [list(order) for order in permutations(adapters)]
     turns = [[*adapters[number:], *adapters[:number]] for number in range(len(adapters))]
     return [*turns, [*reversed(adapters)]]

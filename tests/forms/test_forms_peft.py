@@ -5,6 +5,7 @@ Run it in one environment per release (``tox -e forms-0.14.0``): what a form cur
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,8 +33,6 @@ from adapterlint.findings import version_key
 
 for _library in ("torch", "transformers", "peft"):
     pytest.importorskip(_library)
-
-import importlib.metadata
 
 PEFT = version_key(importlib.metadata.version("peft"))
 pytestmark = [
@@ -283,7 +282,14 @@ PORTABLE: dict[str, tuple[str, Callable[[Maker], Path], float]] = {
         "bert",
         lambda make: make.adapter(
             "a", ("query", "value"), rank_pattern={"value": 2, "layer.1.attention.self.query": 7},
-            alpha_pattern={"query": 3, "value": 5}, use_rslora=True,
+            alpha_pattern={"layer.1.attention.self.query": 3, "value": 5}, use_rslora=True,
+        ),
+        ROUNDED,
+    ),
+    "patterns that compete": (
+        "bert",
+        lambda make: make.adapter(
+            "a", ("query", "value"), rank_pattern={"layer.1.attention.self.query": 7}, alpha_pattern={"query": 3},
         ),
         ROUNDED,
     ),
@@ -304,6 +310,8 @@ PORTABLE: dict[str, tuple[str, Callable[[Maker], Path], float]] = {
 
 @pytest.mark.parametrize("name", PORTABLE)
 def test_portable_answers_as_before(name: str, tmp_path: Path) -> None:
+    if name == "patterns that compete" and PEFT < (0, 15):
+        pytest.skip("PEFT before 0.15 reads them otherwise than they were meant")
     base_name, make, tolerance = PORTABLE[name]
     base = gpt2_base(tmp_path / "base") if base_name == "gpt2" else BASES[base_name][1]
     old = make(Maker(base, tmp_path / "old"))
