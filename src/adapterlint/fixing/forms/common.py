@@ -115,8 +115,6 @@ def take_apart(member: Subject) -> Parts:
 
 def _require_plain(member: Subject) -> None:
     adapter = member.adapter
-    if adapter.is_pickle:
-        raise FormError(f"{adapter.name} has its weights in {adapter.weights_file}: convert it to safetensors first")
     init = adapter.get("init_lora_weights")
     if isinstance(init, str) and init.startswith(BASE_CHANGING):
         raise FormError(f"{adapter.name} takes a part of the base's weights at load (init_lora_weights={init!r})")
