@@ -50,20 +50,27 @@ def discover(paths: Sequence[str]) -> list[Found]:
     for path in paths:
         if not os.path.lexists(path):
             raise NotFoundError(f"{path}: no such file or directory")
-        items = _below(path) if os.path.isdir(path) else [Found(os.path.dirname(path) or ".", explicit=False)]
-        for item in items:
+        if os.path.isdir(path):
+            for real, item in _below(path):
+                found.setdefault(real, item)
+        else:
+            item = Found(os.path.dirname(path) or ".", explicit=False)
             found.setdefault(os.path.realpath(item.path), item)
     return list(found.values())
 
 
-def _below(top: str) -> list[Found]:
-    found = [Found(top, explicit=True)] if is_adapter(top) else []
-    for directory, folders, _ in os.walk(top):
+def _below(top: str) -> list[tuple[str, Found]]:
+    """The adapters at and below a directory, with their real paths: links are not followed further down."""
+    reals = {top: os.path.realpath(top)}
+    found = [(reals[top], Found(top, explicit=True))] if is_adapter(top) else []
+    for directory, folders, files in os.walk(top):
+        real = reals.pop(directory)
+        if directory != top and not MARKERS.isdisjoint((*files, *folders)):
+            found.append((real, Found(directory, explicit=False)))
         folders[:] = sorted(name for name in folders if name not in _SKIPPED)
-        if directory != top and is_adapter(directory):
-            found.append(Found(directory, explicit=False))
+        reals.update((os.path.join(directory, name), os.path.join(real, name)) for name in folders)
     if not found and _may_hold_weights(top):
-        found.append(Found(top, explicit=True))
+        found.append((os.path.realpath(top), Found(top, explicit=True)))
     return found
 
 

@@ -186,7 +186,10 @@ def _tensors(text: str, start: int) -> Entries:
     if len(known) != len(names) or METADATA_KEY in known:
         raise ValueError
     dtypes = tuple(map(_DTYPES.__getitem__, dtypes))  # the same few objects for all
-    return Entries(Columns(names, dtypes, _numbers(shapes), tuple(map(int, begins)), tuple(map(int, ends))))
+    stops = tuple(map(int, ends))
+    if begins[0] == "0" and begins[1:] == ends[:-1]:  # one behind the other, as the library writes them
+        return Entries(Columns(names, dtypes, _numbers(shapes), (0, *stops[:-1]), stops))
+    return Entries(Columns(names, dtypes, _numbers(shapes), tuple(map(int, begins)), stops))
 
 
 def _numbers(shapes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:

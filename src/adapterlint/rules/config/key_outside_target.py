@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from adapterlint.findings import Finding, Fix, RemoveConfig, Safety, Severity, raises, version_key
+from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, Severity, raises, version_key
 from adapterlint.model import schema
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.features import ON_WHEN_EMPTY
@@ -71,7 +71,6 @@ class KeyOutsideTarget(Rule):
         keys = {key: parts for key, parts in refused.items() if holds_default(adapter, kind, key, adapter.config[key])}
         if not keys:
             return
-        parts = _merged(kind.name, tuple(adapter.config), tuple(keys))
         names = first_names(map(repr, keys))
         one = len(keys) == 1
         yield self.finding(
@@ -79,7 +78,7 @@ class KeyOutsideTarget(Rule):
             f"does not know {'the key' if one else 'one of the keys'} refuses the file",
             subject.at_config(pointer_to(next(iter(keys))), on_key=True),
             related=tuple(subject.at_config(pointer_to(key), "default too", on_key=True) for key in list(keys)[1:4]),
-            effects=tuple(raises(part.targets, part.exception) for part in parts),
+            effects=_effects(kind.name, tuple(adapter.config), tuple(keys)),
             fix=_fix([key for key in keys if not _is_needed(adapter, kind, key)]),
         )
 
@@ -103,7 +102,7 @@ def _is_needed(adapter: Adapter, kind: ConfigType, key: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _merged(peft_type: str, config: tuple[str, ...], keys: tuple[str, ...]) -> list[Refusal]:
+def _effects(peft_type: str, config: tuple[str, ...], keys: tuple[str, ...]) -> tuple[Effect, ...]:
     """What refuses a config for some of its keys: parts of one refusal once, as wide as all of them together."""
     refused = schema.refused_keys(peft_type, config)
     found: dict[str, Refusal] = {}
@@ -112,7 +111,8 @@ def _merged(peft_type: str, config: tuple[str, ...], keys: tuple[str, ...]) -> l
         since = min(known.since, part.since, key=version_key)
         before = max(known.before, part.before, key=version_key)
         found[part.key] = part._replace(since=since, before=before)
-    return sorted(found.values(), key=lambda part: version_key(part.since))
+    parts = sorted(found.values(), key=lambda part: version_key(part.since))
+    return tuple(raises(part.targets, part.exception) for part in parts)
 
 
 def holds_default(adapter: Adapter, kind: ConfigType, key: str, value: Any) -> bool:
