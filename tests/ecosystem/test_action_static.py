@@ -25,7 +25,11 @@ def tool(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("schema", "file"),
-    [("vendor.github-actions", "action.yml"), ("vendor.github-workflows", ".github/workflows/ci.yml")],
+    [
+        ("vendor.github-actions", "action.yml"),
+        ("vendor.github-workflows", ".github/workflows/ci.yml"),
+        ("vendor.github-workflows", ".github/workflows/schemas.yml"),
+    ],
 )
 def test_schema(schema: str, file: str) -> None:
     command = [tool("check-jsonschema"), "--builtin-schema", schema, str(ROOT / file)]
