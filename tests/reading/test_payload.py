@@ -172,7 +172,7 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
     path = tmp_path / "big"
     with path.open("wb") as file:
         file.truncate(64 << 20)
-    is_finite(path, 0, 1024, "BF16")  # imports numpy
+    is_finite(path, 0, 1024, "BF16")
     tracemalloc.start()
     assert is_zero(path, 0, 64 << 20, "F32")
     assert is_finite(path, 0, 64 << 20, "BF16")

@@ -11,7 +11,10 @@ from io import FileIO
 
 from adapterlint.fixing.layout import NewWeights
 from adapterlint.fixing.strided import gather
-from adapterlint.fixing.system import flush
+from adapterlint.fixing.system import early_flush, flush
+
+LARGE = 64 << 20
+"""Bytes from which on it pays to let the disk begin before the file is complete."""
 
 BLOCK = 1 << 20
 """Bytes read and written at once where the kernel does not copy by itself."""
@@ -32,6 +35,8 @@ def write_weights(new: NewWeights, path: str) -> None:
         target = stack.enter_context(_created(path))
         # The size first: what no run covers reads as zeros.
         target.truncate(new.size)
+        if new.size >= LARGE:
+            stack.enter_context(early_flush(target.fileno()))
         _write_all(target, new.header, 0)
         sources: dict[str, FileIO] = {}
         for run in new.runs():

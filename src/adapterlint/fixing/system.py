@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Thread
+from threading import Event, Thread
 from types import ModuleType, TracebackType
 
 from adapterlint.fixing.errors import WriteError
@@ -21,6 +21,7 @@ STAGE = ".adapterlint-stage"
 
 
 _FEW = 40
+_EARLY_SECONDS = 0.02
 
 
 @contextmanager
@@ -59,6 +60,28 @@ def flush_file(path: str) -> None:
     """Returns when the file's bytes and attributes are on the disk. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         flush(file.fileno())
+
+
+@contextmanager
+def early_flush(descriptor: int) -> Iterator[None]:
+    """While the block writes a file, the disk begins with what is written, and the last flush has less to do."""
+    if not hasattr(os, "fdatasync"):
+        yield
+        return
+    written = Event()
+
+    def run() -> None:
+        with suppress(OSError):  # the flush of the whole meets the same error, and raises it
+            while not written.wait(_EARLY_SECONDS):
+                os.fdatasync(descriptor)
+
+    thread = Thread(target=run, name="adapterlint")
+    thread.start()
+    try:
+        yield
+    finally:
+        written.set()
+        thread.join()
 
 
 @contextmanager
