@@ -9,6 +9,11 @@ from typing import Any
 
 from adapterlint.model.tensor import FLOAT_DTYPES, Tensor
 
+_OWN_NAME = (
+    "beit biogpt canine clip convbert data2vec-text deit ernie fnet funnel hubert ibert layoutlm "
+    "layoutlmv2 led lilt longformer luke markuplm mobilebert mra nezha nystromformer rembert "
+    "roberta-prelayernorm roc_bert roformer splinter swin swinv2 wav2vec2 wav2vec2-bert wavlm yoso "
+)
 # Attribute under which a task class keeps the bare model (transformers: PreTrainedModel.base_model_prefix).
 BASE_PREFIXES = {
     "bert": "bert",
@@ -31,7 +36,19 @@ BASE_PREFIXES = {
     "vit": "vit",
     "mpnet": "mpnet",
     "esm": "esm",
+    "big_bird": "bert",
+    "megatron-bert": "bert",
+    "xlm-roberta-xl": "roberta",
+    "dinov2": "dinov2",
+    **{name: name.replace("-", "_") for name in _OWN_NAME.split()},
+    **dict.fromkeys(
+        ("codegen", "ctrl", "dbrx", "flaubert", "openai-gpt", "squeezebert", "xlm", "xlnet"), "transformer"
+    ),
 }
+# Encoder-decoders: T5 and its kin keep their parts without a prefix, and their classifiers have other names.
+_T5 = frozenset(("t5", "mt5", "umt5", "longt5", "switch_transformers"))
+_OTHER_HEADS = _T5 | {"bart", "mbart", "mvp", "plbart", "bigbird_pegasus", "led", "flaubert", "xlm", "xlnet"}
+_BARE_DECODER = ("layers.", "embed_tokens.", "decoder.layers.", "decoder.embed_tokens.")
 _HEADS = {"distilbert": ("pre_classifier", "classifier"), "gpt2": ("score",), "gpt_neo": ("score",), "gptj": ("score",)}
 _DECODER_HEADS = ("score",)
 _EMBEDDING_WORDS = ("embed", "wte", "wpe", "shared", "word_embeddings", "relative_attention_bias")
@@ -67,7 +84,8 @@ class Base:
     @cached_property
     def prefix(self) -> str:
         """What the task class puts in front of the bare model's parameters, with the dot."""
-        return BASE_PREFIXES.get(self.model_type, "model") + "."
+        default = "transformer" if self.model_type in _T5 else "model"
+        return BASE_PREFIXES.get(self.model_type, default) + "."
 
     @cached_property
     def is_task_class(self) -> bool:
@@ -77,13 +95,22 @@ class Base:
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
         """Checkpoint tensors by the name that the model class gives them; a missing class prefix is added."""
-        if not self.is_task_class or any(name.startswith(self.prefix) for name in self.stored):
+        if not self._lacks_prefix:
             return dict(self.stored)
         renamed = {}
         for name, tensor in self.stored.items():
             leaf = name.split(".")[0]
             renamed[name if leaf in HEAD_LEAVES else self.prefix + name] = tensor
         return renamed
+
+    @property
+    def _lacks_prefix(self) -> bool:
+        """Whether the checkpoint is of the bare model, and the task class puts a prefix before its names."""
+        if not self.is_task_class or any(name.startswith(self.prefix) for name in self.stored):
+            return False
+        if self.model_type in _T5:
+            return self.architecture.endswith(("ForSequenceClassification", "ForTokenClassification"))
+        return self.model_type in BASE_PREFIXES or any(name.startswith(_BARE_DECODER) for name in self.stored)
 
     @cached_property
     def modules(self) -> dict[str, dict[str, Tensor]]:
@@ -124,6 +151,8 @@ class Base:
     @cached_property
     def missing_heads(self) -> tuple[str, ...]:
         """Heads that the task class has and the checkpoint lacks: they are random at every load."""
+        if self.model_type in _OTHER_HEADS:
+            return ()
         if self.architecture.endswith("ForSequenceClassification"):
             decoder = self.model_type not in BASE_PREFIXES or self.prefix in ("model.", "transformer.", "gpt_neox.")
             heads = _HEADS.get(self.model_type, _DECODER_HEADS if decoder else ("classifier",))

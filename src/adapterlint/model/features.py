@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from math import inf
 from typing import Any, Literal
 
 from adapterlint.findings import Finding, Severity
@@ -29,6 +30,7 @@ _WITHOUT_EFFECT = (
     | _RECORD
     | {
         "megatron_config",  # parallel layers appear only where the base has Megatron's
+        "ensure_weight_tying",  # PEFT stores both ends of what it ties; a file with one end means that one
         "exclude_modules",  # more modules are selected, and those without tensors get LoRA that adds nothing
         "layers_to_transform",
         "layers_pattern",
@@ -68,7 +70,12 @@ def number_in(value: Any) -> float | None:
             return float(value)
         except ValueError:
             return None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return inf if value > 0 else -inf
 
 
 def _alpha(subject: Subject) -> Loss:
@@ -148,16 +155,6 @@ def _qalora(subject: Subject) -> Loss:
     return "unknown" if "quantization_config" in subject.base.config else "nothing"
 
 
-def _tying(subject: Subject) -> Loss:
-    """Without the flag one of two tied matrices stays the base's, unless the file has both."""
-    stored = [key.module for key in subject.adapter.full_keys if key.parameter == "weight"]
-    changed = {module.rpartition(".")[2] for module in (*stored, *subject.adapter.modules)}
-    ends = changed & {"embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out"}
-    if len(ends) != 1 or (subject.base is not None and not subject.base.tied):
-        return "nothing"
-    return "unknown" if subject.base is None else "wrong"
-
-
 def _if(differs: bool) -> Loss:
     return "wrong" if differs else "nothing"
 
@@ -170,7 +167,6 @@ _LOSSES: dict[str, Callable[[Subject], Loss]] = {
     "lora_bias": _lora_bias,
     "target_parameters": _parameters,
     "use_qalora": _qalora,
-    "ensure_weight_tying": _tying,
     "layer_replication": lambda subject: _if(isinstance(subject.adapter.get("layer_replication"), list)),
     "trainable_token_indices": _tokens,
     "alora_invocation_tokens": lambda _: "wrong",

@@ -91,13 +91,14 @@ class Selection:
     Args:
         adapter: the adapter whose config is read.
         base: needed for ``all-linear`` and for null targets.
-        legacy: match as PEFT 0.3 to 0.5 did: a list entry needs no dot before it, and there is no exclude_modules.
+        legacy: match as PEFT 0.3 and 0.4 did: a list entry needs no dot before it, and there is no exclude_modules.
+        dotted: with ``legacy``: as 0.5, where the dot is needed.
     """
 
-    def __init__(self, adapter: Adapter, base: Base | None = None, legacy: bool = False) -> None:
+    def __init__(self, adapter: Adapter, base: Base | None = None, legacy: bool = False, dotted: bool = False) -> None:
         self._type = adapter.peft_type
         self._config = dict(adapter.config or {})
-        self._legacy = legacy
+        self._legacy, self._loose = legacy, legacy and not dotted
         self._base = base
         self.known = True
         self._match = self._matcher(base)
@@ -144,7 +145,8 @@ class Selection:
             if compiled(pattern) is None:
                 return lambda module: False
             return lambda module: _fullmatch(pattern, module)
-        names = tuple(name for name in targets if isinstance(name, str)) if isinstance(targets, (list, tuple)) else ()
+        listed = targets if isinstance(targets, (list, tuple, dict)) else ()  # of an object, PEFT takes the keys
+        names = tuple(name for name in listed if isinstance(name, str))
         return lambda module: self._in_list(names, module)
 
     def _by_default(self, base: Base) -> tuple[str, ...] | str | None:
@@ -153,7 +155,7 @@ class Selection:
         return targets_by_default(self._type, base.model_type)
 
     def _in_list(self, names: tuple[str, ...], module: str) -> bool:
-        if self._legacy:
+        if self._loose:
             return any(module.endswith(name) for name in names) and self._layer_wanted(module)
         if module in names:
             return True
@@ -246,7 +248,10 @@ def scale(adapter: Adapter, module: str) -> float:
     size, weight = rank(adapter, module), alpha(adapter, module)
     if not isinstance(size, (int, float)) or not isinstance(weight, (int, float)) or size <= 0:
         raise ValueError(f"no usable scale for {module}: r is {size!r}, alpha is {weight!r}")
-    return float(weight) / (sqrt(size) if adapter.get("use_rslora") is True else float(size))
+    try:
+        return float(weight) / (sqrt(size) if adapter.get("use_rslora") is True else float(size))
+    except OverflowError as error:
+        raise ValueError(f"no usable scale for {module}: {error}") from None
 
 
 def by_pattern(adapter: Adapter, field: str, module: str, default: Any) -> Any:

@@ -173,10 +173,15 @@ class Subject:
     @cached_property
     def undeclared(self) -> tuple[Key, ...]:
         """Full tensors that no saved module, bias mode or copy explains (by canonical name)."""
+        return self.undeclared_but(self.saved_names)
+
+    def undeclared_but(self, saved_names: Iterable[str]) -> tuple[Key, ...]:
+        """Full tensors that no bias mode or copy explains, nor these names of saved modules."""
         found = []
+        names = tuple(saved_names)
         biased = self.adapter.get("bias") in ("all", "lora_only")
         for key in self.adapter.full_keys:
-            if key.infix or peft.saved_root(self.saved_names, key.module or key.parameter) is not None:
+            if key.infix or peft.saved_root(names, key.module or key.parameter) is not None:
                 continue
             if biased and key.parameter == "bias":
                 continue

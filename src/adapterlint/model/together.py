@@ -88,10 +88,13 @@ def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
     """
     first = subject.members[0]
     heads = peft.implied_heads(first.adapter)
-    saved = []
+    saved: list[frozenset[str]] = []
+    earlier: set[str] = set()
     for number, member in enumerate(subject.members):
         extra = heads if heads_for_all or number == 0 else ()
-        saved.append(frozenset(_wrapped(member, (*member.adapter.names("modules_to_save"), *extra))))
+        roots = _wrapped(member, (*member.adapter.names("modules_to_save"), *extra))
+        saved.append(frozenset(_enclosing(earlier, root) or root for root in roots))
+        earlier |= saved[-1]
     return SavedSets(tuple(member.adapter.name for member in subject.members), tuple(saved), bool(heads))
 
 
@@ -99,6 +102,11 @@ def declared_sets(subject: SetSubject) -> SavedSets:
     """The saved modules of a set where no task class adds heads: as transformers' own ``load_adapter`` has it."""
     saved = tuple(frozenset(_wrapped(member, member.adapter.names("modules_to_save"))) for member in subject.members)
     return SavedSets(tuple(member.adapter.name for member in subject.members), saved, False)
+
+
+def _enclosing(roots: Iterable[str], module: str) -> str | None:
+    """A module that is wrapped already and holds this one: PEFT does not look inside."""
+    return next((root for root in roots if module.startswith(root + ".")), None)
 
 
 def _wrapped(member: Subject, names: Sequence[str]) -> Sequence[str]:
@@ -147,6 +155,20 @@ def saved_kind(subject: SetSubject, module: str) -> str:
 def trains_rows(member: Subject) -> bool:
     """Whether an adapter replaces rows of an embedding (``trainable_token_indices``)."""
     return bool(member.adapter.get("trainable_token_indices"))
+
+
+def vocabulary_ends(member: Subject, tied_only: bool = True) -> frozenset[str]:
+    """The input embedding, and the output heads that share its weight (or, not ``tied_only``, any).
+
+    Without a base: the modules that the adapter trains rows of.
+    """
+    base = member.base
+    if base is None or base.embedding is None:
+        return frozenset(key.module for key in member.adapter.keys if key.kind is Kind.TOKENS)
+    if base.tied:
+        return frozenset((base.embedding, *base.tied_heads))
+    heads = () if tied_only else tuple(name for name in ("lm_head", "embed_out") if name in base.modules)
+    return frozenset((base.embedding, *heads))
 
 
 def has_dora(member: Subject) -> bool:

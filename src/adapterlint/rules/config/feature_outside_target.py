@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isqrt, sqrt
+from math import inf, isqrt, sqrt
 
 from adapterlint.findings import (
     Edit,
@@ -191,11 +191,15 @@ def _without_rslora(subject: Subject) -> Fix | None:
     whole = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in (r, alpha))
     if not whole or not isinstance(r, int) or r <= 0 or adapter.get("rank_pattern") or adapter.get("alpha_pattern"):
         return None
+    if features.number_in(alpha) in (inf, -inf) or features.number_in(r) == inf:
+        return None
     exact = isqrt(r) ** 2 == r and isinstance(alpha, int)
     folded = alpha * isqrt(r) if exact else alpha * sqrt(r)
+    if features.number_in(folded) in (inf, -inf):
+        return None
     safety = Safety.SAFE if exact else Safety.UNSAFE
     edits = (SetConfig("/lora_alpha", folded), RemoveConfig("/use_rslora"))
-    return Fix(f"Say the same scale without rsLoRA: lora_alpha {folded:g}", safety, edits)
+    return Fix(f"Say the same scale without rsLoRA: lora_alpha {float(folded):g}", safety, edits)
 
 
 def _listed(subject: Subject, more: tuple[Edit, ...] = ()) -> Fix | None:

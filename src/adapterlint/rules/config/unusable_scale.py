@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isinf
 from typing import Any
 
 from adapterlint.findings import Finding, Fix, Safety, Severity, inert, raises, unknown, wrong
 from adapterlint.model import peft
 from adapterlint.model.adapter import stored_rank
-from adapterlint.model.features import tempered
+from adapterlint.model.features import number_in, tempered
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
 from adapterlint.rules.tensors.rank_mismatch import rank_fix
 
+_LARGEST = 3.4028235e38  # float32
+
 
 class UnusableScale(Rule):
     """## What it does
-    Looks for LoRA configs whose scale `lora_alpha / r` is missing or of no use: `lora_alpha` absent, zero or not a
-    number, `r` absent, zero or negative.
+    Looks for LoRA configs whose scale `lora_alpha / r` is missing or of no use: `lora_alpha` absent, zero, too large
+    or not a number, `r` absent, zero or negative.
 
     ## Why is this bad?
     Without `lora_alpha` PEFT takes 8, whatever the adapter was trained with, and serving engines refuse the file. With
@@ -56,6 +59,8 @@ class UnusableScale(Rule):
             Example("rank is zero", lora_config(r=0), llama_tensors()),
             Example("a pattern with rank zero", lora_config(rank_pattern={"q_proj": 0}), llama_tensors()),
             Example("no rank", lora_config(r=...), llama_tensors(8)),
+            Example("more digits than a float has", lora_config(lora_alpha=10**400), llama_tensors()),
+            Example("infinite", lora_config(lora_alpha=float("inf")), llama_tensors()),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
@@ -95,12 +100,34 @@ class UnusableScale(Rule):
         if odd:
             message = f"lora_alpha is NaN{_for(odd, len(values))}, and so is every answer"
             yield self.finding(message, subject.at_field("lora_alpha"), effects=(wrong(),))
+        yield from self._too_large(subject, values)
         if none:
             alone = len(none) == len(values) and len(adapter.lora_keys) == len(adapter.tensors)
             effect = inert("peft>=0.6") if alone else wrong("peft>=0.6")
             early = (inert("peft<0.6") if alone else wrong("peft<0.6"),) if adapter.get("lora_alpha") == 0 else ()
             message = f"lora_alpha is 0{_for(none, len(values))}: the LoRA tensors have no effect"
             yield self.finding(message, subject.at_field("lora_alpha"), effects=(effect, *early))
+
+    def _too_large(self, subject: Subject, values: dict[str, Any]) -> Iterator[Finding]:
+        """An alpha that no float can hold raises, and one that float32 cannot hold makes every answer NaN."""
+        alphas = {module: value for module, value in values.items() if _is_number(value) and value == value}
+        huge = [module for module, value in alphas.items() if isinf(number_in(value) or 0) and isinstance(value, int)]
+        large = [module for module, value in alphas.items() if _overflows(subject, module, value)]
+        own = subject.adapter.get("lora_alpha")
+        modules = huge or large
+        if not modules:
+            return
+        what = "int" if subject.adapter.get("use_rslora") else "integer division result"
+        text = f"OverflowError: {what} too large"
+        early = _is_number(own) and own == alphas[modules[0]]
+        targets = "peft" if early else "peft>=0.6"
+        yield self.finding(
+            f"lora_alpha{_for(modules, len(values))} is too large for a "
+            + ("float" if huge else "float32, so that every answer is NaN"),
+            subject.at_field("lora_alpha" if early else "alpha_pattern"),
+            effects=(raises(targets, text) if huge else wrong(targets),),
+            severity=Severity.ERROR,
+        )
 
     def _rank(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
@@ -128,6 +155,12 @@ class UnusableScale(Rule):
 
 def _for(modules: list[str], total: int) -> str:
     return f" for {first_names(modules)}" if len(modules) < total else ""
+
+
+def _overflows(subject: Subject, module: str, alpha: Any) -> bool:
+    """Whether alpha / r is beyond float32's largest number."""
+    size, value = number_in(peft.rank(subject.adapter, module)), number_in(alpha)
+    return size is not None and value is not None and size > 0 and abs(value) / size > _LARGEST
 
 
 def _is_number(value: Any) -> bool:

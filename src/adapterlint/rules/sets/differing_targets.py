@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises, wrong
 from adapterlint.model.keys import Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
+from adapterlint.model.together import layers
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config
 
@@ -17,7 +18,7 @@ class DifferingTargets(SetRule):
 
     ## Why is this bad?
     Up to 0.10 PEFT leaves the later adapter's layers active after loading, so that the first answers wrongly until
-    `set_adapter` is called.
+    `set_adapter` is called. PEFT 0.4 raises where an embedding has LoRA of one adapter only.
 
     ## Example
     `["q_proj"]` first, `["q_proj", "v_proj"]` second.
@@ -51,6 +52,7 @@ class DifferingTargets(SetRule):
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         if any(not member.adapter.is_lora for member in subject.members):
             return
+        yield from self._embedding(subject)
         first, *later = subject.members
         own = set(first.selected) if first.base else set(first.covered)
         for member in later:
@@ -67,9 +69,30 @@ class DifferingTargets(SetRule):
                 )
                 return
 
+    def _embedding(self, subject: SetSubject) -> Iterator[Finding]:
+        """PEFT 0.4 runs an embedding's LoRA for every adapter, whether it has any there or not."""
+        having = [{m for m in layers(member) if _is_embedding(member, m)} for member in subject.members]
+        for module in sorted(frozenset().union(*having)):
+            lacking = next((m for m, own in zip(subject.members, having, strict=True) if module not in own), None)
+            if lacking is not None:
+                name = lacking.adapter.name
+                yield self.finding(
+                    f"{name} has no LoRA on the embedding {module}, where another adapter has",
+                    lacking.at_field("target_modules"),
+                    effects=(raises("peft<0.6", f"KeyError: '{name}'", stage="after_load", adapter=name),),
+                    fix=Fix("Give every adapter the same layers, zero where it has none", Safety.SAFE, form="union"),
+                    adapters=subject.paths,
+                )
+                return
+
+
+def _is_embedding(member: Subject, module: str) -> bool:
+    entry = member.adapter.modules.get(module)
+    if member.base is not None:
+        return member.base.kind(module) == "embedding"
+    return entry is not None and Kind.EMBEDDING_A in entry.by_kind
+
 
 def _effects(first: Subject, member: Subject, beyond: list[str]) -> Iterator[Effect]:
     embedding = any(Kind.EMBEDDING_A in member.covered[module].by_kind for module in beyond)
-    if embedding:
-        yield raises("peft<0.6", f"KeyError: '{first.adapter.name}'", adapter=first.adapter.name)
     yield wrong("peft>=0.6,<0.11" if embedding else "peft<0.11", adapter=first.adapter.name)

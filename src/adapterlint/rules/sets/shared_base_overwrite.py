@@ -21,7 +21,8 @@ _CLASSIFIER = {
 class SharedBaseOverwrite(SetRule):
     """## What it does
     Looks, in a set, for members with whole parameters that `modules_to_save` does not declare, and for
-    `base_layer.weight` tensors that differ from the base.
+    `base_layer.weight` tensors that differ from the base. A task type implies its head for the whole set, but only if
+    the first adapter has it.
 
     ## Why is this bad?
     PEFT writes them into the base that all adapters share: every other adapter changes. If another adapter declared
@@ -43,19 +44,29 @@ class SharedBaseOverwrite(SetRule):
     @staticmethod
     def valid() -> list[AnyExample]:
         head = Example("a", bert_config(modules_to_save=["classifier"]), {**bert_tensors(), **_CLASSIFIER})
-        return [SetExample("declared", {"a": head, "b": head}, bert_base())]
+        typed = Example("c", bert_config(task_type="SEQ_CLS"), {**bert_tensors(), **_CLASSIFIER})
+        return [
+            SetExample("declared", {"a": head, "b": head}, bert_base()),
+            SetExample("implied by the task class of the first", {"c": typed, "a": head}, bert_base()),
+        ]
 
     @staticmethod
     def invalid() -> list[AnyExample]:
         head = Example("a", bert_config(), {**bert_tensors(), **_CLASSIFIER})
         none = Example("b", bert_config(), bert_tensors())
-        return [SetExample("undeclared", {"a": head, "b": none}, bert_base())]
+        typed = Example("c", bert_config(task_type="SEQ_CLS"), {**bert_tensors(), **_CLASSIFIER})
+        return [
+            SetExample("undeclared", {"a": head, "b": none}, bert_base()),
+            SetExample(
+                "implied by its own task class, but the first adapter has none", {"b": none, "c": typed}, bert_base()
+            ),
+        ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         for member in subject.members:
             if not member.adapter.is_lora:
                 continue
-            keys = [*(key for key in altering_keys(member) if not _typed_head(subject, key)), *_altered_layers(member)]
+            keys = [*altering_keys(member, _undeclared(subject, member)), *_altered_layers(member)]
             if keys:
                 sure = member.base is not None
                 yield self.finding(
@@ -67,9 +78,10 @@ class SharedBaseOverwrite(SetRule):
                 )
 
 
-def _typed_head(subject: SetSubject, key: Key) -> bool:
-    """Whether the first adapter's task class declares the head for everyone."""
-    return peft.saved_root(peft.implied_heads(subject.members[0].adapter), key.module) is not None
+def _undeclared(subject: SetSubject, member: Subject) -> tuple[Key, ...]:
+    """Full tensors that nothing declares: heads are implied for all members by the first one's task class alone."""
+    heads = peft.implied_heads(subject.members[0].adapter)
+    return member.undeclared_but((*member.adapter.names("modules_to_save"), *heads))
 
 
 def _altered_layers(member: Subject) -> Iterator[Key]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Severity, raises
+from adapterlint.findings import Finding, Severity, raises, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import SetSubject, Subject
@@ -67,27 +67,45 @@ class TaskClassReload(SetRule):
             ceiling=Severity.WARNING,  # no file can help: pin another release
             adapters=subject.paths,
         )
-        for member in later:
+        for member in subject.members:
             yield from self._headless(subject, member)
 
     def _headless(self, subject: SetSubject, member: Subject) -> Iterator[Finding]:
+        """A head that the first one's class looks for in a file that lacks it, or a part of it."""
         first = subject.members[0]
-        heads = peft.implied_heads(first.adapter)
-        if set(heads) <= set(peft.implied_heads(member.adapter)) or not member.adapter.is_lora:
-            return  # the member's own rules (AL210, AL215) say it
-        stored = [key for key in member.adapter.saved.values() if peft.saved_root(heads, key.module)]
-        base = subject.base
-        roots = peft.saved_modules(heads, base) if base else heads[:1]
-        if stored or not roots or peft.saves(member.adapter.names("modules_to_save"), roots[0]):
+        if not member.adapter.is_lora:
             return
-        effects: tuple[Effect, ...] = (
-            raises("peft>=0.15", f"KeyError: '{PREFIX}{roots[0]}.weight'", adapter=member.adapter.name),
-        )
+        missing, stored = _missing(subject, member, peft.implied_heads(first.adapter))
+        if not missing:
+            return
+        name = member.adapter.name
+        effects = [raises("peft>=0.15", f"KeyError: '{PREFIX}{missing[0]}'", adapter=name)]
+        if stored:
+            effects.append(wrong("peft<0.15", adapter=name))
         yield self.finding(
-            f"{member.adapter.name} stores no {roots[0]}, which the task class of {first.adapter.name} "
-            "makes PEFT look for",
+            f"{name} stores no {missing[0]}, which the task class of {first.adapter.name} makes PEFT look for",
             member.at_field("task_type"),
             related=(first.at_field("task_type", "decides the class"),),
-            effects=effects,
+            effects=tuple(effects),
             adapters=subject.paths,
         )
+
+
+def _missing(subject: SetSubject, member: Subject, heads: tuple[str, ...]) -> tuple[list[str], bool]:
+    """Parameters of the heads that the file lacks, and whether it has others of the same head.
+
+    Heads that the member names in modules_to_save are left to AL210.
+    """
+    declared, saved = member.adapter.names("modules_to_save"), member.adapter.saved
+    base = subject.base
+    if base is None:
+        stored = any(peft.saved_root(heads, key.module) for key in saved.values())
+        return ([] if stored or set(heads) & set(declared) else [f"{heads[0]}.weight"]), False
+    for root in peft.saved_modules(heads, base):
+        expected = list(base.under(root)) or [f"{root}.weight"]
+        missing = [name for name in expected if name not in saved]
+        if missing and (
+            not peft.saves(declared, root) or (set(heads) <= set(declared) and len(missing) == len(expected))
+        ):
+            return missing, len(missing) < len(expected)
+    return [], False

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Effect, Finding, raises, wrong
 from adapterlint.model.keys import PREFIX, Kind
 from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.model.together import layers, saved_sets, vocabulary_ends
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config
 
@@ -20,7 +21,9 @@ class TokenRowsInSet(SetRule):
 
     ## Why is this bad?
     PEFT 0.15 and later look for token rows in every adapter once the embedding is wrapped: an adapter without them,
-    loaded later, raises a KeyError. Loaded first, it answers with the other's tokens up to 0.17.
+    loaded later, raises a KeyError. Loaded first, it answers with the other's tokens up to 0.17, and on a base with
+    tied embeddings on every release. Where an earlier adapter saves the embedding (or a head that is tied to it), or
+    has LoRA on it, the rows cannot be put in at all.
 
     ## Example
     An adapter with three trained tokens, then an ordinary one.
@@ -44,9 +47,13 @@ class TokenRowsInSet(SetRule):
     def invalid() -> list[AnyExample]:
         rows = Example("a", lora_config(trainable_token_indices=_INDICES), {**llama_tensors(), **_ROWS})
         plain = Example("b", lora_config(), llama_tensors())
+        embedding = {"base_model.model.model.embed_tokens.weight": ("F32", (48, 16))}
+        whole = Example("c", lora_config(modules_to_save=["embed_tokens"]), {**llama_tensors(), **embedding})
         return [
             SetExample("rows first", {"a": rows, "b": plain}, llama_base()),
             SetExample("rows second", {"b": plain, "a": rows}, llama_base()),
+            SetExample("tied", {"b": plain, "a": rows}, llama_base(tied=True)),
+            SetExample("rows after the whole embedding", {"c": whole, "a": rows}, llama_base()),
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
@@ -71,7 +78,23 @@ def _effects(subject: SetSubject, having: list[bool], number: int) -> Iterator[E
         name = _row_name(subject.members[number])
         yield raises("peft>=0.15", f"KeyError: '{name}'", adapter=later.adapter.name)
     elif number:
-        yield wrong("peft>=0.15,<0.18", adapter=subject.members[0].adapter.name)
+        tied = subject.base is not None and bool(vocabulary_ends(subject.members[number]) - {subject.base.embedding})
+        yield wrong("peft>=0.15" if tied else "peft>=0.15,<0.18", adapter=subject.members[0].adapter.name)
+    yield from _occupied(subject, number)
+
+
+def _occupied(subject: SetSubject, number: int) -> Iterator[Effect]:
+    """An earlier adapter has its own layer, or copy, where the rows belong."""
+    name, ends = subject.members[number].adapter.name, vocabulary_ends(subject.members[number])
+    saved = saved_sets(subject, heads_for_all=True).saved
+    for index, member in enumerate(subject.members[:number]):
+        if ends & layers(member):
+            text = "TypeError: trainable_token_indices cannot be applied to modules of type <class 'peft.tuners.lora"
+            yield raises("peft>=0.15", text, adapter=name)
+        if ends & saved[index]:
+            yield raises(
+                "peft>=0.15", "ValueError: The embedding layer is already marked to be trained fully", adapter=name
+            )
 
 
 def _row_name(member: Subject) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Finding, Severity, inert, raises
-from adapterlint.model.subject import SetSubject
+from adapterlint.model.keys import PREFIX
+from adapterlint.model.subject import SetSubject, Subject
+from adapterlint.model.together import layers
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config
 from adapterlint.rules.tensors.uncovered_tensor import matches_nothing
+
+_TAIL = "not found in the base model. Please check the target modules and try again."
 
 
 class UnmatchedTargets(SetRule):
@@ -36,22 +40,39 @@ class UnmatchedTargets(SetRule):
     @staticmethod
     def valid() -> list[AnyExample]:
         plain = Example("a", lora_config(), llama_tensors())
-        return [SetExample("both match", {"a": plain, "b": plain}, llama_base())]
+        inner = Example("c", lora_config(target_modules=r".*\.[qv]_proj"), llama_tensors())
+        return [
+            SetExample("both match", {"a": plain, "b": plain}, llama_base()),
+            SetExample("an expression", {"a": plain, "c": inner}, llama_base()),
+        ]
 
     @staticmethod
     def invalid() -> list[AnyExample]:
         plain = Example("a", lora_config(), llama_tensors())
         empty = Example("b", lora_config(target_modules=[]), llama_tensors())
-        return [SetExample("the second matches nothing", {"a": plain, "b": empty}, llama_base())]
+        rooted = Example("c", lora_config(target_modules=r"model\.layers\.\d+\.self_attn\.[qv]_proj"), llama_tensors())
+        return [
+            SetExample("the second matches nothing", {"a": plain, "b": empty}, llama_base()),
+            SetExample("the second's expression begins at the model's root", {"a": plain, "c": rooted}, llama_base()),
+        ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         for number, member in enumerate(subject.members):
             adapter = member.adapter
+            if number and _rooted(member):
+                yield self.finding(
+                    f"target_modules of {adapter.name} begin at the model's root, where PEFT 0.6 has its own prefix in "
+                    "a second adapter",
+                    member.at_field("target_modules"),
+                    effects=(
+                        raises("peft>=0.6,<0.7", f"ValueError: Target modules {adapter.get('target_modules')} {_TAIL}"),
+                    ),
+                    severity=Severity.NOTE,
+                    adapters=subject.paths,
+                )
             if not adapter.is_lora or not adapter.readable or not adapter.modules or not matches_nothing(member):
                 continue
-            text = (
-                "ValueError: Target modules not found in the base model. Please check the target modules and try again."
-            )
+            text = f"ValueError: Target modules {_TAIL}"
             window = "peft>=0.14,<0.21"
             yield self.finding(
                 f"target_modules of {adapter.name} select no module",
@@ -61,3 +82,11 @@ class UnmatchedTargets(SetRule):
                 ),
                 adapters=subject.paths,
             )
+
+
+def _rooted(member: Subject) -> bool:
+    """Whether a regular expression matches modules, but none with PEFT's prefix."""
+    if not member.adapter.is_lora or not isinstance(member.adapter.get("target_modules"), str):
+        return False
+    modules = layers(member)
+    return member.selection.known and bool(modules) and not any(member.selection(PREFIX + m) for m in modules)

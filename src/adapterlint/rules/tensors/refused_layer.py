@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Severity, raises
-from adapterlint.model import schema
+from adapterlint.model import peft, schema
+from adapterlint.model.base import Base
 from adapterlint.model.methoddefaults import targets_by_default
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
-from adapterlint.rules.examples import AnyExample, Example, bert_base, llama_base, lora_config
+from adapterlint.rules.examples import AnyExample, Example, bert_base, llama_base, llama_tensors, lora_config
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
 
 if TYPE_CHECKING:
@@ -21,14 +22,23 @@ _NO_TARGETS = "ValueError: Please specify `target_modules` in `peft_config`"
 # The first release that fills in targets, where that is not the method's first one.
 _DEFAULTS_SINCE = {"LOHA": "0.17", "LOKR": "0.17", "OFT": "0.14"}
 
+# Modules that hold no parameters, so that no checkpoint shows them: names by which a target would meet them.
+_OF_BERT = ("embeddings.dropout", "output.dropout", "intermediate.intermediate_act_fn")
+_OF_LLAMA = ("mlp.act_fn", "model.rotary_emb")
+_WITHOUT_PARAMETERS = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _OF_BERT),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "gemma", "phi3"), _OF_LLAMA),
+    "gpt2": ("transformer.drop", "mlp.act", "mlp.dropout", "attn.attn_dropout", "attn.resid_dropout"),
+}
+
 _WITHOUT_RANK = frozenset({"OFT", "ADALORA", "SUPERTUNING", "ADAMSS"})
 
 
 class RefusedLayer(Rule):
     """## What it does
-    Looks for targets that a method other than LoRA cannot change: an embedding for VeRA, a layer whose features are no
-    multiple of the block size, a base for which PEFT knows no default targets, a rank pattern for modules that are no
-    targets.
+    Looks for targets that the method cannot change: a norm or a block of layers for LoRA, an embedding for VeRA, a
+    layer whose features are no multiple of the block size, a base for which PEFT knows no default targets, a rank
+    pattern for modules that are no targets.
 
     ## Why is this bad?
     PEFT raises while it makes the layers.
@@ -52,6 +62,18 @@ class RefusedLayer(Rule):
     def valid() -> list[AnyExample]:
         return [
             Example("linear layers", VERA, vera_tensors(), llama_base()),
+            Example(
+                "a norm that is saved",
+                lora_config(target_modules=["q_proj", "v_proj", "norm"], modules_to_save=["norm"]),
+                {**llama_tensors(), **_norms()},
+                llama_base(),
+            ),
+            Example(
+                "a name that is in no model",
+                lora_config(target_modules=["q_proj", "v_proj", "dropout"]),
+                llama_tensors(),
+                llama_base(),
+            ),
             Example("default targets", {**VERA, "target_modules": None}, vera_tensors(), llama_base()),
             Example(
                 "a rank that the method does not have", lora_config(peft_type="IA3", r=0), _vectors(), llama_base()
@@ -67,7 +89,17 @@ class RefusedLayer(Rule):
         lora = {f"base_model.model.model.layers.0.self_attn.q_proj.lora_{x}": ("F32", (4, 16)) for x in "A"}
         adalora = lora_config(peft_type="ADALORA", init_r=4, rank_pattern=pattern, target_modules=["q_proj"])
         tuning = {"peft_type": "LN_TUNING", "target_modules": None}
+        wide = lora_config(target_modules=["q_proj", "v_proj", "input_layernorm"])
+        blocks = lora_config(target_modules=["q_proj", "v_proj", "mlp"])
         return [
+            Example("LoRA on a norm", wide, llama_tensors(), llama_base()),
+            Example("LoRA on a block", blocks, llama_tensors(), llama_base()),
+            Example(
+                "LoRA on an activation",
+                lora_config(target_modules=["q_proj", "v_proj", "act_fn"]),
+                llama_tensors(),
+                llama_base(),
+            ),
             Example("an embedding", embedding, vera_tensors(), llama_base()),
             Example("blocks", lora_config(peft_type="C3A", block_size=3), kernels, llama_base()),
             Example("no defaults", tuning, norms, bert_base()),
@@ -76,6 +108,7 @@ class RefusedLayer(Rule):
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
+        yield from _of_lora(self, subject)
         held = subject.held
         if held is None or held.method.prompt:
             return
@@ -147,6 +180,39 @@ class RefusedLayer(Rule):
             )
 
 
+def _of_lora(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    """LoRA changes linear layers, embeddings and convolutions; anything else that a target names raises."""
+    if not subject.adapter.is_lora or subject.base is None:
+        return
+    now = [module for module in _unchangeable(subject.base) if _targeted(subject, subject.selection, module)]
+    legacy = peft.Selection(subject.adapter, subject.base, legacy=True)
+    before = [module for module in _unchangeable(subject.base) if _targeted(subject, legacy, module)]
+    effects = [raises("peft>=0.5", f"ValueError: Target module {now[0]} is not supported.")] if now else []
+    effects += [raises("peft<0.5", f"ValueError: Target module {before[0]} is not supported.")] if before else []
+    if effects:
+        yield rule.finding(
+            f"LoRA cannot change {first_names(now or before)}: no linear layer, embedding or convolution"
+            + ("" if now else "; PEFT 0.3 and 0.4 match names without a dot before them"),
+            subject.at_field("target_modules"),
+            effects=tuple(effects),
+            severity=Severity.ERROR if now else Severity.NOTE,
+        )
+
+
+def _targeted(subject: Subject, selection: peft.Selection, module: str) -> bool:
+    return selection.known and selection(module) and peft.saved_root(subject.saved_names, module) is None
+
+
+def _unchangeable(base: Base) -> list[str]:
+    """Norms, blocks of layers, and modules without parameters, as far as the checkpoint and the model's type show."""
+    found = []
+    for module, parameters in base.modules.items():
+        kind = base.kind(module)
+        if kind == "norm" or (kind == "container" and not parameters):
+            found.append(module)
+    return [*found, *_WITHOUT_PARAMETERS.get(base.model_type, ())]
+
+
 def _refusal(held: Holding, module: str, text: str) -> Effect:
     targets = "peft>=0.14" if text.startswith("ValueError: You can only specify either r ") else held.targets
     return raises(targets, text if ": " in text else f"ValueError: Target module {module} is not supported.")
@@ -176,3 +242,9 @@ def _early(subject: Subject, held: Holding) -> Iterator[tuple[str, Effect]]:
 def _vectors() -> dict[str, tuple[str, tuple[int, ...]]]:
     stem = "base_model.model.model.layers.{}.self_attn.{}.ia3_l"
     return {stem.format(layer, leaf): ("F32", (16, 1)) for layer in (0, 1) for leaf in ("q_proj", "v_proj")}
+
+
+def _norms() -> dict[str, tuple[str, tuple[int, ...]]]:
+    stem = "base_model.model.model.{}.weight"
+    leaves = [f"layers.{layer}.{leaf}" for layer in (0, 1) for leaf in ("input_layernorm", "post_attention_layernorm")]
+    return {stem.format(name): ("F32", (16,)) for name in (*leaves, "norm")}

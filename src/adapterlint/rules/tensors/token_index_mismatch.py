@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from adapterlint.findings import Finding, Severity, raises, wrong
+from adapterlint.findings import Finding, Fix, Safety, SetConfig, Severity, raises, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX, Kind
 from adapterlint.model.subject import Subject
@@ -13,6 +13,7 @@ from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
 
 _TENSOR = "token_adapter.trainable_tokens_delta"
+_FIELD = "/trainable_token_indices"
 _EMBED = "base_model.model.model.embed_tokens"
 
 
@@ -21,8 +22,8 @@ class TokenIndexMismatch(Rule):
     Compares `trainable_token_indices` with the stored token rows: both are there, with as many rows as indices.
 
     ## Why is this bad?
-    Rows without indices are dropped: the new tokens answer as untrained ones. Indices without rows, or with another
-    number of them, raise from 0.15 on.
+    Rows without indices are dropped: the new tokens answer as untrained ones. Indices without rows (an empty list
+    too), or with another number of them, raise from 0.15 on.
 
     ## Example
     `"trainable_token_indices": {"embed_tokens": [3, 5, 7]}` beside `trainable_tokens_delta` of shape `[2, 16]`.
@@ -56,6 +57,7 @@ class TokenIndexMismatch(Rule):
         return [
             Example("indices were lost", lora_config(), {**llama_tensors(), **rows}),
             Example("rows were lost", lora_config(trainable_token_indices=indices), llama_tensors()),
+            Example("an empty list", lora_config(trainable_token_indices=[]), llama_tensors()),
             Example("another number", lora_config(trainable_token_indices=indices), {**llama_tensors(), **rows}),
         ]
 
@@ -65,7 +67,7 @@ class TokenIndexMismatch(Rule):
             return
         rows = {key.module: key for key in adapter.of_kind(Kind.TOKENS)}
         wanted = _indices(adapter.get("trainable_token_indices"))
-        if rows and not wanted:
+        if rows and not any(wanted.values()):
             key = next(iter(rows.values()))
             yield self.finding(
                 "trained token rows are stored but trainable_token_indices does not say which tokens they are",
@@ -85,7 +87,11 @@ class TokenIndexMismatch(Rule):
             yield self.finding(
                 f"trainable_token_indices names {len(indices)} tokens of {module} but their rows are not stored",
                 where,
-                effects=(wrong("peft<0.15"), raises("peft>=0.15", f"KeyError: '{PREFIX}{module}.{_TENSOR}'")),
+                effects=(
+                    *((wrong("peft<0.15"),) if indices else ()),
+                    raises("peft>=0.15", f"KeyError: '{PREFIX}{module}.{_TENSOR}'"),
+                ),
+                fix=None if indices else Fix("Set it to null", Safety.SAFE, (SetConfig(_FIELD, None),)),
             )
             return
         count = subject.adapter.shape(key)[0] if subject.adapter.shape(key) else 0
@@ -103,10 +109,10 @@ class TokenIndexMismatch(Rule):
 
 
 def _indices(value: Any) -> dict[str | None, list[Any]]:
-    if isinstance(value, list) and value:
+    if isinstance(value, list):
         return {None: value}
     if isinstance(value, dict):
-        return {name: indices for name, indices in value.items() if isinstance(indices, list) and indices}
+        return {name: indices for name, indices in value.items() if isinstance(indices, list)}
     return {}
 
 

@@ -133,10 +133,10 @@ def _method_effects(subject: Subject, held: Holding, lost: list[str]) -> Iterato
             yield raises("peft", text)
         return
     inert = not held.finds_something and held.method.idle(held.options)
-    legacy = peft.Selection(subject.adapter, subject.base, legacy=True)
     yield wrong("peft>=0.6", inert=inert)
-    if not all(legacy(module) for module in lost):
-        yield wrong("peft<0.6", inert=inert)
+    for targets, selection in _early_selections(subject):
+        if not all(selection(module) for module in lost):
+            yield wrong(targets, inert=inert)
 
 
 def _method_fix(subject: Subject, held: Holding) -> Fix:
@@ -156,11 +156,16 @@ def _effects(subject: Subject, lost: list[str]) -> Iterator[Effect]:
     if matches_nothing(subject):
         yield from nothing_matches(subject)
         return
-    legacy = peft.Selection(adapter, subject.base, legacy=True)
-    still = [module for module in lost if not legacy(module)]
     yield Effect(Outcome.WRONG, "peft>=0.6", stage="after_load", inert=kept == 0)
-    if still:
-        yield Effect(Outcome.WRONG, "peft<0.6", stage="after_load", inert=kept == 0)
+    for early, selection in _early_selections(subject):
+        if not all(selection(module) for module in lost):
+            yield Effect(Outcome.WRONG, early, stage="after_load", inert=kept == 0)
+
+
+def _early_selections(subject: Subject) -> Iterator[tuple[str, peft.Selection]]:
+    """How the releases before 0.6 match targets."""
+    yield "peft<0.5", peft.Selection(subject.adapter, subject.base, legacy=True)
+    yield "peft>=0.5,<0.6", peft.Selection(subject.adapter, subject.base, legacy=True, dotted=True)
 
 
 def matches_nothing(subject: Subject) -> bool:
@@ -184,7 +189,12 @@ def nothing_matches(subject: Subject) -> Iterator[Effect]:
     empty = (
         "No `target_modules` passed but also no `target_parameters` found. Please check the values for these arguments."
     )
-    yield raises("peft<0.6", f"ValueError: Target modules {old} {tail}")
+    for early, selection in _early_selections(subject):
+        modules = subject.base.modules if subject.base is not None else subject.adapter.modules
+        if not any(selection(module) for module in modules):
+            yield raises(early, f"ValueError: Target modules {old} {tail}")
+        elif not all(selection(module) for module in subject.adapter.modules):
+            yield wrong(early)
     yield raises("peft>=0.6,<0.14", f"ValueError: Target modules {new} {tail}")
     yield raises("peft>=0.14,<0.17", f"ValueError: Target modules {new} {tail}", scope="alone")
     text = empty if targets == [] else f"Target modules {new} {tail}"

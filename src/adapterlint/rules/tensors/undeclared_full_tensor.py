@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, SetConfig, Severity, wrong
 from adapterlint.model.keys import Key
@@ -74,7 +74,7 @@ class UndeclaredFullTensor(Rule):
     def check(self, subject: Subject) -> Iterator[Finding]:
         if not subject.adapter.is_lora:
             return
-        altering = altering_keys(subject)
+        altering = altering_keys(subject, subject.undeclared)
         if not altering:
             return
         modules = list(dict.fromkeys(key.module for key in altering))
@@ -89,10 +89,10 @@ class UndeclaredFullTensor(Rule):
         )
 
 
-def altering_keys(subject: Subject) -> list[Key]:
-    """Undeclared full tensors that land in the base and are not known to equal it."""
+def altering_keys(subject: Subject, undeclared: Iterable[Key]) -> list[Key]:
+    """Those of undeclared full tensors that land in the base and are not known to equal it."""
     found = []
-    for key in subject.undeclared:
+    for key in undeclared:
         if not key.has_canonical_prefix or key.module in subject.covered or key.parameter == "":
             continue
         if subject.base is not None:

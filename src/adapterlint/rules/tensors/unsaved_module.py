@@ -114,7 +114,7 @@ class UnsavedModule(Rule):
                 f"modules_to_save covers {root} but {'none' if len(missing) == len(expected) else 'not all'} of its "
                 f"tensors are stored; missing: {first_names(missing)}",
                 subject.at_field("modules_to_save"),
-                effects=_effects(missing, nothing=len(missing) == len(expected)),
+                effects=_effects(missing, len(missing) == len(expected), peft.saves(declared, root)),
                 related=tuple(subject.at_tensor(key.name, "stored") for key in _siblings(subject, root)[:1]),
                 fix=_fill(subject, root, missing, nothing=len(missing) == len(expected)),
                 severity=Severity.ERROR,
@@ -125,7 +125,7 @@ class UnsavedModule(Rule):
         if name in heads and any(peft.saved_root(heads, key.module) for key in subject.adapter.saved.values()):
             return
         sure = name.rpartition(".")[2] in _ALWAYS_THERE
-        effects = _effects([f"{name}.weight"], nothing=True) if sure else ()
+        effects = _effects([f"{name}.weight"], nothing=True, declared=True) if sure else ()
         yield self.finding(
             f"modules_to_save declares {name!r} but no stored tensor belongs to it"
             + ("" if sure else "; harmless only if the base has no such module"),
@@ -148,10 +148,13 @@ def _siblings(subject: Subject, root: str) -> list[Key]:
     return [key for name, key in subject.adapter.saved.items() if name.startswith(root + ".")]
 
 
-def _effects(missing: list[str], nothing: bool) -> tuple[Effect, ...]:
-    """A module without any tensor may never have been trained; one with some was, and the rest is lost."""
+def _effects(missing: list[str], nothing: bool, declared: bool) -> tuple[Effect, ...]:
+    """A module without any tensor may never have been trained; one with some was, and the rest is lost.
+
+    What only the task class declares is looked for in a set if the first adapter has that class: AL509.
+    """
     old = unknown("peft<0.15", missing=("weights",)) if nothing else wrong("peft<0.15")
-    return old, raises("peft>=0.15", f"KeyError: '{PREFIX}{missing[0]}'")
+    return old, raises("peft>=0.15", f"KeyError: '{PREFIX}{missing[0]}'", scope="any" if declared else "alone")
 
 
 def _fill(subject: Subject, root: str, missing: list[str], nothing: bool) -> Fix:

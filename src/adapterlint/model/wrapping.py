@@ -1,0 +1,141 @@
+"""Names that PEFT finds inside its own wrappers, because it matches them anew with every adapter that it loads.
+
+Sources: ``_set_trainable`` in PEFT's ``utils/other.py`` and ``inject_adapter`` in ``tuners/tuners_utils.py``. Both walk
+through all module paths of the model, those of earlier adapters' layers and copies included: LoRA's parts are called
+``<module>.lora_A.<adapter>``, copies of saved modules ``<module>.modules_to_save.<adapter>.<part>``. Measured on 0.4.0
+to 0.21.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from adapterlint.model import peft, together
+from adapterlint.model.subject import SetSubject, Subject
+
+
+def nested(names: Iterable[str], modules: Iterable[str]) -> tuple[str, str] | None:
+    """The first module that names select inside another one that they select, and that other one."""
+    wanted = tuple(names)
+    for module in modules:
+        if peft.saves(wanted, module):
+            root = peft.saved_root(wanted, module)
+            if root is not None and root != module:
+                return module, root
+    return None
+
+
+def paths(member: Subject) -> list[str]:
+    """Module paths that names may select: the base's, or else those of the stored full tensors and all above them."""
+    if member.base is not None:
+        return list(member.base.modules)
+    found: dict[str, None] = {}
+    for key in member.adapter.saved.values():
+        parts = key.module.split(".")
+        found.update(dict.fromkeys(".".join(parts[: end + 1]) for end in range(len(parts))))
+    return list(found)
+
+
+class Clash(NamedTuple):
+    """An adapter whose name another one's config takes for a module.
+
+    Attributes:
+        owner: the adapter that is called so.
+        reader: the adapter whose names match it, loaded at the same time or later.
+        module: a module of the owner.
+        name: the name that matches, where it is one of modules_to_save.
+    """
+
+    owner: Subject
+    reader: Subject
+    module: str
+    name: str = ""
+
+
+def taken_for_target(subject: SetSubject, legacy: bool = False) -> Clash | None:
+    """A later adapter's targets match the layers of an earlier one, called like a target."""
+    for number, reader in enumerate(subject.members):
+        selection = peft.Selection(reader.adapter, reader.base, legacy) if number else None
+        for owner in subject.members[:number]:
+            for module in together.layers(owner):
+                if selection is not None and selection.known and selection(f"{module}.lora_A.{owner.adapter.name}"):
+                    return Clash(owner, reader, module)
+    return None
+
+
+def copy_taken_for_target(subject: SetSubject) -> Clash | None:
+    """A later adapter's targets match a copy that LoRA cannot change: a saved norm, or a container."""
+    for number, reader in enumerate(subject.members):
+        for owner in subject.members[:number]:
+            for module in together.saved_sets(subject, heads_for_all=True).saved[subject.members.index(owner)]:
+                refused = together.saved_kind(subject, module) in ("norm", "container")
+                path = f"{module}.modules_to_save.{owner.adapter.name}"
+                if refused and reader.selection.known and reader.selection(path):
+                    return Clash(owner, reader, module)
+    return None
+
+
+def taken_for_saved(subject: SetSubject, collected: bool) -> Clash | None:
+    """An adapter's layers end with a name of modules_to_save.
+
+    Args:
+        subject: the set.
+        collected: as up to 0.14, where the names of earlier adapters count for every later one that has any.
+    """
+    heads = peft.implied_heads(subject.members[0].adapter)
+    before: tuple[str, ...] = ()
+    for number, reader in enumerate(subject.members):
+        own = (*reader.adapter.names("modules_to_save"), *heads)
+        before = (*before, *own)
+        for name in dict.fromkeys(before if collected and own else own):
+            for owner in subject.members[: number + 1]:
+                if owner.adapter.name.endswith(name) and together.layers(owner):
+                    return Clash(owner, reader, min(together.layers(owner)), name)
+    return None
+
+
+class Entangled(NamedTuple):
+    """A saved module that lies inside one of another adapter, or around one.
+
+    Attributes:
+        member: the adapter that is loaded later.
+        module: its module.
+        other: the module of the earlier adapter.
+        outcome: ``lost``: its tensors are dropped; ``inside`` and ``around``: PEFT looks for a tensor that is nowhere;
+            ``kept``: they are read, since the adapter saves the other module too.
+        tensor: that tensor.
+    """
+
+    member: Subject
+    module: str
+    other: str
+    outcome: Literal["lost", "kept", "inside", "around"]
+    tensor: str = ""
+
+
+def entangled(subject: SetSubject) -> Iterator[Entangled]:
+    """Saved modules of later adapters against those of earlier ones, as PEFT 0.15 and later match them."""
+    heads = peft.implied_heads(subject.members[0].adapter)
+    wrapped: dict[str, str] = {}
+    for member in subject.members:
+        names = tuple(dict.fromkeys((*member.adapter.names("modules_to_save"), *heads)))
+        modules = [module for module in paths(member) if peft.saves(names, module)]
+        for module in modules:
+            around = next((other for other in wrapped if other.startswith(module + ".")), None)
+            if around is not None and module not in wrapped:
+                yield Entangled(member, module, around, "around", f"{around}.original_module.weight")
+            other = next((root for root in wrapped if module.startswith(root + ".")), None)
+            if other is not None:
+                yield _inside(member, names, module, other, wrapped[other])
+        for module in modules:
+            if peft.saved_root(names, module) == module and not any(module.startswith(root + ".") for root in wrapped):
+                wrapped.setdefault(module, member.adapter.name)
+
+
+def _inside(member: Subject, names: tuple[str, ...], module: str, other: str, owner: str) -> Entangled:
+    part = module[len(other) + 1 :]
+    for copy in (f"{other}.original_module.{part}", f"{other}.modules_to_save.{owner}.{part}"):
+        if peft.saves(names, copy):
+            return Entangled(member, module, other, "inside", f"{copy}.weight")
+    return Entangled(member, module, other, "kept" if peft.saves(names, other) else "lost")
