@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import permutations
 from typing import Literal, Protocol, TypeVar
 
+from adapterlint.model.peft import implied_heads
 from adapterlint.model.subject import SetSubject, Subject
 
 Grouping = Literal["auto", "one", "none"]
@@ -91,12 +92,19 @@ def orders(subject: SetSubject) -> list[SetSubject]:
 
 def _unlike(members: Sequence[Subject]) -> list[Subject]:
     """One member of each kind: those of a kind differ in nothing that decides how a set loads."""
-    targets = {name for member in members for name in member.adapter.names("target_modules")}
+    named = {
+        name
+        for member in members
+        for field in ("target_modules", "modules_to_save")
+        for name in member.adapter.names(field)
+    }
+    heads = (head for member in members for head in implied_heads(member.adapter))
+    words = tuple({name.rpartition(".")[2] for name in named} | set(heads))
     kinds: dict[object, Subject] = {}
     for member in members:
         adapter = member.adapter
         config = adapter.config or {}
         told = repr([(key, config[key]) for key in sorted(config) if key not in _OWN_AFFAIR])
-        name = adapter.name if adapter.name in targets else None
+        name = adapter.name if adapter.name.endswith(words) else None  # PEFT may take it for a module
         kinds.setdefault((told, name, adapter.readable, adapter.table), member)
     return list(kinds.values())

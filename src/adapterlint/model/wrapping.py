@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 from adapterlint.model import peft, together
 from adapterlint.model.subject import SetSubject, Subject
 
+_TARGET_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+
 
 def nested(names: Iterable[str], modules: Iterable[str]) -> tuple[str, str] | None:
     """The first module that names select inside another one that they select, and that other one."""
@@ -55,24 +57,48 @@ class Clash(NamedTuple):
 
 def taken_for_target(subject: SetSubject, legacy: bool = False) -> Clash | None:
     """A later adapter's targets match the layers of an earlier one, called like a target."""
-    for number, reader in enumerate(subject.members):
-        selection = peft.Selection(reader.adapter, reader.base, legacy) if number else None
-        for owner in subject.members[:number]:
-            for module in together.layers(owner):
-                if selection is not None and selection.known and selection(f"{module}.lora_A.{owner.adapter.name}"):
-                    return Clash(owner, reader, module)
+    for owner, reader in _pairs(subject):
+        name = owner.adapter.name
+        targets = reader.adapter.names("target_modules")
+        if targets and not any(_may_match(target, name, legacy) for target in targets):
+            continue
+        selection = peft.Selection(reader.adapter, reader.base, legacy) if legacy else reader.selection
+        if not selection.known:
+            continue
+        module = next((module for module in together.layers(owner) if selection(f"{module}.lora_A.{name}")), None)
+        if module is not None:
+            return Clash(owner, reader, module)
     return None
+
+
+def _may_match(target: str, name: str, legacy: bool) -> bool:
+    return (
+        target == name or target.endswith("." + name) or (legacy and (name.endswith(target) or target.endswith(name)))
+    )
+
+
+def _pairs(subject: SetSubject) -> Iterator[tuple[Subject, Subject]]:
+    """Every adapter with the last later one of each kind of target fields."""
+    kinds: dict[str, int] = {}
+    for number, member in enumerate(subject.members):
+        kinds[repr([member.adapter.get(field) for field in _TARGET_FIELDS])] = number
+    for last in kinds.values():
+        for owner in subject.members[:last]:
+            yield owner, subject.members[last]
 
 
 def copy_taken_for_target(subject: SetSubject) -> Clash | None:
     """A later adapter's targets match a copy that LoRA cannot change: a saved norm, or a container."""
-    for number, reader in enumerate(subject.members):
-        for owner in subject.members[:number]:
-            for module in together.saved_sets(subject, heads_for_all=True).saved[subject.members.index(owner)]:
-                refused = together.saved_kind(subject, module) in ("norm", "container")
-                path = f"{module}.modules_to_save.{owner.adapter.name}"
-                if refused and reader.selection.known and reader.selection(path):
-                    return Clash(owner, reader, module)
+    saved = together.saved_sets(subject, heads_for_all=True).saved
+    refused = {
+        id(member): [module for module in modules if together.saved_kind(subject, module) in ("norm", "container")]
+        for member, modules in zip(subject.members, saved, strict=True)
+    }
+    for owner, reader in _pairs(subject):
+        for module in refused[id(owner)]:
+            path = f"{module}.modules_to_save.{owner.adapter.name}"
+            if reader.selection.known and reader.selection(path):
+                return Clash(owner, reader, module)
     return None
 
 
@@ -81,18 +107,33 @@ def taken_for_saved(subject: SetSubject, collected: bool) -> Clash | None:
 
     Args:
         subject: the set.
-        collected: as up to 0.14, where the names of earlier adapters count for every later one that has any.
+        collected: as up to 0.14, where the names of earlier adapters count for every later one that has any; and token
+            rows are no saved modules yet.
     """
     heads = peft.implied_heads(subject.members[0].adapter)
-    before: tuple[str, ...] = ()
-    for number, reader in enumerate(subject.members):
-        own = (*reader.adapter.names("modules_to_save"), *heads)
-        before = (*before, *own)
-        for name in dict.fromkeys(before if collected and own else own):
-            for owner in subject.members[: number + 1]:
-                if owner.adapter.name.endswith(name) and together.layers(owner):
-                    return Clash(owner, reader, min(together.layers(owner)), name)
+    owns = [_saved_names(member, heads, rows=not collected) for member in subject.members]
+    for name in dict.fromkeys(name for own in owns for name in own):
+        ending = (i for i, m in enumerate(subject.members) if m.adapter.name.endswith(name) and together.layers(m))
+        number = next(ending, None)
+        if number is None:
+            continue
+        since = next(i for i, own in enumerate(owns) if name in own)
+        readers = (
+            index
+            for index, own in enumerate(owns)
+            if index >= number and own and (name in own or (collected and index >= since))
+        )
+        reader = next(readers, None)
+        if reader is not None:
+            owner = subject.members[number]
+            return Clash(owner, subject.members[reader], min(together.layers(owner)), name)
     return None
+
+
+def _saved_names(member: Subject, heads: tuple[str, ...], rows: bool) -> tuple[str, ...]:
+    indices = member.adapter.get("trainable_token_indices") if rows else None
+    named = tuple(indices) if isinstance(indices, dict) else ()
+    return (*member.adapter.names("modules_to_save"), *heads, *named)
 
 
 class Entangled(NamedTuple):
@@ -118,9 +159,14 @@ def entangled(subject: SetSubject) -> Iterator[Entangled]:
     """Saved modules of later adapters against those of earlier ones, as PEFT 0.15 and later match them."""
     heads = peft.implied_heads(subject.members[0].adapter)
     wrapped: dict[str, str] = {}
+    known: dict[tuple[str, ...], list[str]] = {}
     for member in subject.members:
         names = tuple(dict.fromkeys((*member.adapter.names("modules_to_save"), *heads)))
-        modules = [module for module in paths(member) if peft.saves(names, module)]
+        if not names:
+            continue
+        modules = known.get(names) if member.base is not None else None
+        if modules is None:
+            modules = known[names] = [module for module in paths(member) if peft.saves(names, module)]
         for module in modules:
             around = next((other for other in wrapped if other.startswith(module + ".")), None)
             if around is not None and module not in wrapped:

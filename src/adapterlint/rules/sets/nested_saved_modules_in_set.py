@@ -79,9 +79,13 @@ class NestedSavedModulesInSet(SetRule):
     def _own(self, subject: SetSubject) -> Iterator[Finding]:
         """One adapter's own nested modules (AL223), unless an earlier adapter has wrapped the outer one already."""
         heads = peft.implied_heads(subject.members[0].adapter)
-        wrapped: list[str] = []
+        wrapped: dict[str, bool] = {}
+        seen: set[tuple[str, ...]] = set()
         for member in subject.members:
             names = (*member.adapter.names("modules_to_save"), *heads)
+            if not names or (member.base is not None and names in seen):
+                continue
+            seen.add(names)
             outside = [path for path in wrapping.paths(member) if not any(path.startswith(f"{r}.") for r in wrapped)]
             found = wrapping.nested(names, outside)
             if found is not None:
@@ -106,7 +110,7 @@ class NestedSavedModulesInSet(SetRule):
                     adapters=subject.paths,
                 )
                 return
-            wrapped += [path for path in outside if peft.saves(names, path)]
+            wrapped |= {path: True for path in outside if peft.saves(names, path)}
 
 
 def _effects(found: Entangled) -> Iterator[Effect]:
