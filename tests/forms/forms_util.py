@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
-import subprocess
-import sys
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file, save_file
+
+from adapterlint.cli.app import main
 
 PROJECT = Path(__file__).resolve().parents[2]
 FIXTURES = PROJECT / "fixtures"
@@ -144,10 +148,29 @@ class Maker:
         return found
 
 
-def fix(paths: Sequence[Path], output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+class Done(NamedTuple):
+    """What a command did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: str) -> Done:
+    """One call of adapterlint, in this process, from the project's directory."""
+    before, out, err = os.getcwd(), io.StringIO(), io.StringIO()
+    os.chdir(PROJECT)
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+            main(list(arguments))
+    finally:
+        os.chdir(before)
+    return Done(int(stopped.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def fix(paths: Sequence[Path], output: Path, *options: str) -> Done:
     """The command, writing copies below ``output``."""
-    command = [sys.executable, "-m", "adapterlint", "fix", "--output", str(output), *options, *map(str, paths)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=120)
+    return command("fix", "--output", str(output), *options, *map(str, paths))
 
 
 def fixed(paths: Sequence[Path], output: Path, *options: str) -> list[Path]:

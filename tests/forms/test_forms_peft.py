@@ -258,9 +258,10 @@ def test_lowrank_merges(case: Case, tmp_path_factory: pytest.TempPathFactory) ->
         assert worst([(path.name, logits(model.merge_and_unload()))], made.wanted) < 5 * ROUNDED, path.name
 
 
-@pytest.mark.skipif(PEFT < (0, 17), reason="with transformers 4.48, measured by hand")
+@pytest.mark.skipif(PEFT < (0, 9), reason="transformers 4.36 leaves the first adapter active")
 @lowrank_case
 def test_lowrank_is_loaded_by_transformers_itself(case: Case, tmp_path_factory: pytest.TempPathFactory) -> None:
+    skip_impossible(case, "lowrank")
     made = of(case, "lowrank", tmp_path_factory)
     model = fresh(made.base)
     with warnings.catch_warnings():

@@ -91,9 +91,17 @@ class Values:
         shape = self.shape(term)
         if 0 in shape:
             return
-        count, step = (shape[0] if shape else 1), max(1, BLOCK // prod(shape[1:]))
+        count, step = (shape[0] if shape else 1), max(1, BLOCK // self._width(term))
         for start in range(0, count, step):
             yield self.rows(term, np.arange(start, min(start + step, count)))
+
+    def _width(self, term: Term) -> int:
+        """Elements of the longest row that has to be worked out for a row of a term."""
+        own = prod(self.shape(term)[1:])
+        if term.operation in _WHOLE:
+            return max(1, own)
+        parts = (item for item in term.arguments if isinstance(item, Term) and item.operation != "identity")
+        return max(1, own, *(self._width(item) for item in parts))
 
     def encoded(self, term: Term, dtype: str) -> Iterator[bytes]:
         """The bytes of a tensor, rounded to its dtype, in blocks."""
@@ -244,6 +252,8 @@ def _selected_rows(values: Values, indices: Array, term: Term, axis: int, wanted
     import numpy as np
 
     chosen = np.array(wanted, dtype=np.int64)
+    if axis == 1 and term.operation == "identity":  # whose rows may be long
+        return (indices[:, None] == chosen).astype(np.float64)
     return values.rows(term, chosen[indices]) if axis == 0 else values.rows(term, indices)[:, chosen]
 
 
@@ -292,6 +302,9 @@ def _rank(values: Values, term: Term, rank: int) -> int:
         raise TermError(f"a matrix of shape {list(_matrix(values, term))} has no {rank} singular values")
     return rank
 
+
+_WHOLE = frozenset({"transposed", "left", "right"})
+"""Operations that take their operand whole."""
 
 _OPERATIONS = {
     "stored": _tensor("stored"),

@@ -173,8 +173,15 @@ def _is_idle(parts: Parts, key: Key) -> bool:
 
 
 def parameter(base: Base, name: str) -> Tensor | None:
-    """A parameter of the base, a tied head's too."""
+    """A parameter of the base; of a tied head, the embedding's."""
+    if name.endswith(".weight") and base.embedding and is_tied_head(base, name.removesuffix(".weight")):
+        return base.parameters.get(f"{base.embedding}.weight")
     return base.under(name.rpartition(".")[0]).get(name)
+
+
+def is_tied_head(base: Base, module: str) -> bool:
+    """Whether a module is the output side of an embedding that the base ties to it."""
+    return base.tied and module.rpartition(".")[2] in ("lm_head", "embed_out", "decoder")
 
 
 def same(values: Values, term: Term, other: Term) -> bool:
@@ -228,8 +235,10 @@ def folded(parts: Parts, rank: int) -> list[Edit]:
 
 def zero_pair(name: str, base: Base | None, module: str, rank: int, dtype: str) -> list[ZeroTensor]:
     """A LoRA pair that adds nothing, for a module of the base. Raises FormError if its shape cannot be told."""
-    weight = base.modules.get(module, {}).get("weight") if base else None
-    if base is None or weight is None or len(weight.shape) != 2 or weight.dtype not in FLOAT_DTYPES:
+    if base is None:
+        raise FormError(f"{name} needs a layer that adds nothing in {module}, and for its shape the base: --base")
+    weight = base.modules.get(module, {}).get("weight")
+    if weight is None or len(weight.shape) != 2 or weight.dtype not in FLOAT_DTYPES:
         raise FormError(f"{name} cannot get a zero layer for {module}: its shape cannot be told")
     rows, columns = weight.shape
     if base.kind(module) == "embedding":

@@ -17,6 +17,7 @@ from adapterlint.fixing.forms.common import (
     Parts,
     config_edits,
     folded,
+    is_tied_head,
     parameter,
     plain_config,
     take_apart,
@@ -113,7 +114,7 @@ def _comparable(parts: Parts, base: Base, name: str) -> Tensor:
     if tensor.dtype not in FLOAT_DTYPES:
         raise FormError(f"{name} is quantised in the base ({tensor.dtype})")
     kind = base.kind(module)
-    if base.tied and last == "weight" and (module == base.embedding or module in ("lm_head", "embed_out")):
+    if last == "weight" and (is_tied_head(base, module) or (base.tied and module == base.embedding)):
         raise FormError(
             f"{parts.name} changes {name}, and the base's embedding and head are one tensor: "
             "LoRA on it could not be merged without changing both"
