@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -55,14 +55,16 @@ def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -
             adapter = _without(adapter, (edit.name,))
     config = copy.deepcopy(dict(adapter.config)) if adapter.config is not None else None
     tensors = dict(adapter.tensors)
-    for edit in edits:
+    for step in _renames_together(edits):
+        if isinstance(step, dict):
+            tensors = {step.get(name, name): tensor for name, tensor in tensors.items()}
+            continue
+        edit = step
         if isinstance(edit, SetConfig) and not edit.pointer:
             config = edit.value
         elif isinstance(edit, (SetConfig, RemoveConfig)):
             if config is not None:
                 _edit_config(config, edit)
-        elif isinstance(edit, RenameTensor):
-            tensors = {edit.new if name == edit.old else name: tensor for name, tensor in tensors.items()}
         elif isinstance(edit, DropTensor):
             tensors.pop(edit.name, None)
         elif isinstance(edit, CopyTensor) and base is not None:
@@ -74,6 +76,23 @@ def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -
             tensors[edit.name] = Tensor(edit.name, edit.dtype, edit.shape)
     problems = tuple(item for item in adapter.config_problems if item.kind != "duplicate-key" or not _removes(edits))
     return replace(adapter, config=config, config_value=config, tensors=tensors, config_problems=problems)
+
+
+def _renames_together(edits: Iterable[Edit]) -> Iterator[Edit | dict[str, str]]:
+    """The edits, renames that follow each other as one mapping as long as none builds on another."""
+    names: dict[str, str] = {}
+    seen: set[str] = set()
+    for edit in edits:
+        if names and not (isinstance(edit, RenameTensor) and {edit.old, edit.new}.isdisjoint(seen)):
+            yield names
+            names, seen = {}, set()
+        if isinstance(edit, RenameTensor):
+            names[edit.old] = edit.new
+            seen |= {edit.old, edit.new}
+        else:
+            yield edit
+    if names:
+        yield names
 
 
 def _converted(adapter: Adapter, edit: ConvertWeights) -> Adapter:
