@@ -96,7 +96,7 @@ def test_what_cannot_be_read(text: str) -> None:
     ("edit", "text"),
     [
         (SetConfig("/r", None), "set /r to null"),
-        (SetConfig("", {}), "set the document to {}"),
+        (SetConfig("", {}), "written anew, with 0 keys"),
         (RemoveConfig("/r"), "remove /r"),
         (RemoveConfig("/r", 1), "remove /r (occurrence 2)"),
         (StripBom(), "strip the byte order mark"),

@@ -12,7 +12,7 @@ import click
 
 from adapterlint.cli.options import request_options, to_request
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, fail, guarded
-from adapterlint.findings import Finding
+from adapterlint.findings import Finding, Safety
 from adapterlint.fixing.apply import apply_all, recover
 from adapterlint.fixing.diff import render
 from adapterlint.fixing.errors import FixError
@@ -129,7 +129,8 @@ class Fix:
             names = ", ".join(printable(path) for path in refusal.adapters)
             click.echo(f"refused the {refusal.form} form of {names}: {printable(refusal.reason)}", err=True)
         for finding in plan.left:
-            reason = _why_left(finding, self._options["unsafe"])
+            refused = {path for refusal in plan.refusals for path in refusal.adapters}
+            reason = _why_left(finding, self._options["unsafe"], finding.location.path in refused)
             click.echo(
                 f"left: {finding.severity.value}[{finding.rule}] {printable(finding.message)} ({reason})", err=True
             )
@@ -219,10 +220,12 @@ def describe(proof: Proof, equal: Equality | None = None) -> str:
     return "; ".join(parts)
 
 
-def _why_left(finding: Finding, unsafe: bool) -> str:
+def _why_left(finding: Finding, unsafe: bool, refused: bool) -> str:
     fix = finding.fix
     if fix is None:
         return "no fix"
-    if fix.edits and not unsafe:
+    if (fix.edits or fix.safety is Safety.UNSAFE) and not unsafe:
         return "needs --unsafe-fixes"
+    if refused and (fix.edits or fix.form):
+        return "refused"
     return f"by hand: {fix.title}"

@@ -13,7 +13,7 @@ from adapterlint.fixing.errors import PlanError, ProofError, RefusedError, Write
 from adapterlint.fixing.journal import Transaction, recover, recover_locked
 from adapterlint.fixing.prove import Proof, prove
 from adapterlint.fixing.records import Step
-from adapterlint.fixing.resolve import AdapterEdits, Change, identities, resolve
+from adapterlint.fixing.resolve import AdapterEdits, Change, ConfigChange, identities, resolve
 from adapterlint.fixing.system import Locks, flush_file, meanwhile, writing
 
 __all__ = ["AdapterEdits", "Check", "apply_all", "recover"]
@@ -162,7 +162,8 @@ def _require_unchanged(change: Change, names: Iterable[str]) -> None:
 
 
 def _refuse_links(change: Change) -> None:
-    old_names = [*(each.old for each in change.rewritten), *change.removed, *(old for old, _ in change.moves)]
+    there = [each.old for each in change.rewritten if not (isinstance(each, ConfigChange) and each.fresh)]
+    old_names = [*there, *change.removed, *(old for old, _ in change.moves)]
     advice = "write a copy elsewhere, or allow links to be replaced by files"
     for name in old_names:
         path = os.path.join(change.plan.path, name)

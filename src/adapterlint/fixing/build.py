@@ -52,7 +52,8 @@ def copied_bytes(change: Change) -> int:
 def _write_changed(change: Change, directory: str, *, strict: bool) -> Files:
     files = []
     for each in change.rewritten:
-        old, new = os.path.join(change.plan.path, each.old), os.path.join(directory, each.new)
+        model = change.weights if isinstance(each, ConfigChange) and each.fresh and change.weights else each
+        old, new = os.path.join(change.plan.path, model.old), os.path.join(directory, each.new)
         with writing(old):
             if isinstance(each, ConfigChange):
                 write_bytes(each.after, new)

@@ -90,6 +90,8 @@ def describe(edit: ConfigEdit) -> str:
     if isinstance(edit, RecodeText):
         return f"write {edit.encoding} as utf-8"
     if isinstance(edit, SetConfig):
+        if not edit.pointer and isinstance(edit.value, dict):
+            return f"written anew, with {len(edit.value)} keys"
         return f"set {edit.pointer or 'the document'} to {json.dumps(edit.value)}"
     which = "" if edit.occurrence is None else f" (occurrence {edit.occurrence + 1})"
     return f"remove {edit.pointer}{which}"

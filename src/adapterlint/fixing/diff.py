@@ -37,7 +37,8 @@ def _adapter(plan: AdapterEdits, verbose: bool) -> Iterator[str]:
 
 def _config(path: str, change: ConfigChange) -> Iterator[str]:
     old, new = (printable(os.path.join(path, name)) for name in (change.old, change.new))
-    for line in difflib.unified_diff(_lines(change.before), _lines(change.after), old, new):
+    before = [] if change.fresh else _lines(change.before)
+    for line in difflib.unified_diff(before, _lines(change.after), os.devnull if change.fresh else old, new):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
 
 

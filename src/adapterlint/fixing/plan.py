@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from adapterlint.checking import check_adapter
 from adapterlint.findings import PICKLE_FILE, ConvertWeights, Edit, Finding, Fix, Safety, SetConfig, Severity
+from adapterlint.fixing import foreign
 from adapterlint.fixing.errors import PlanError
 from adapterlint.fixing.forms import FORMS, Form, FormError, plan_form
 from adapterlint.fixing.resolve import AdapterEdits
@@ -146,23 +147,25 @@ def _fix_adapter(state: _State, plan: Plan, run: Run, request: Request) -> bool:
     for _ in range(MAX_ROUNDS):
         findings = _wanted(state.findings, run, request)
         fixable = [finding for finding in findings if _allowed(finding, state.unsafe) and finding.fix not in refused]
-        fixable = [finding for finding in fixable if finding.fix and finding.fix.edits]
+        fixable = [finding for finding in fixable if finding.fix and (finding.fix.edits or finding.fix.form == "peft")]
         if not fixable:
             return False
         fix = fixable[0].fix
         assert fix is not None
-        if fix.edits in [each.edits for each in seen]:
+        if fix in seen:
             raise OscillationError(
                 f"{state.subject.adapter.path}: the fix of {fixable[0].rule} does not end its finding"
             )
         try:
-            state.apply(fix.edits, f"{fixable[0].rule}: {fix.title}")
+            edits = foreign.plan(state.subject) if fix.form else fix.edits
+            state.apply(edits, f"{fixable[0].rule}: {fix.title}")
         except PlanError as error:
             refused.append(fix)
-            plan.refusals.append(Refusal((state.subject.adapter.path,), "safetensors", error.reason))
+            form = "PEFT" if fix.form else "safetensors"
+            plan.refusals.append(Refusal((state.subject.adapter.path,), form, error.reason))
             continue
         seen.append(fix)
-        if ends_planning(fix.edits):
+        if ends_planning(edits):
             return True
     raise OscillationError(f"{state.subject.adapter.path}: fixes do not come to an end in {MAX_ROUNDS} rounds")
 

@@ -287,7 +287,8 @@ def _others(change: Change, directory: str) -> int:
     names = {**dict(change.moves), **{each.old: each.new for each in change.rewritten}}
     rewritten = {each.new for each in change.rewritten}
     wanted = {names.get(name, name): name for name in _files(change.root) if name not in change.removed}
-    if wanted.keys() != set(_files(directory)):
+    fresh = {change.config.new} if change.config is not None and change.config.fresh else set()
+    if wanted.keys() | fresh != set(_files(directory)):
         raise ProofError(change.plan.path, "the copy does not have the same files")
     compared = 0
     for new, old in wanted.items():

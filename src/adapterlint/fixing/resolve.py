@@ -56,6 +56,8 @@ class AdapterEdits:
     base: BaseFiles | None = None
 
 
+_NO_CONFIG = b'{\n  "peft_type": null\n}\n'
+
 Identities: TypeAlias = dict[str, tuple[int, ...]]
 """Files of a directory by name, with what changes when somebody writes to them."""
 
@@ -67,9 +69,10 @@ class ConfigChange:
     Attributes:
         old: its name now.
         new: its name afterwards.
-        before: its bytes now.
+        before: its bytes now; of one that is not there, an object for the edits to replace.
         after: its bytes afterwards.
         edits: what makes the one of the other.
+        fresh: whether there is no such file now.
     """
 
     old: str
@@ -77,6 +80,7 @@ class ConfigChange:
     before: bytes
     after: bytes
     edits: tuple[ConfigEdit, ...]
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,8 @@ def _config(plan: AdapterEdits, renames: dict[str, str]) -> ConfigChange | None:
     edits = tuple(edit for edit in plan.edits if isinstance(edit, kinds))
     if not edits:
         return None
+    if isinstance(edits[0], SetConfig) and not edits[0].pointer and CONFIG_FILE not in os.listdir(plan.path):
+        return ConfigChange(CONFIG_FILE, CONFIG_FILE, _NO_CONFIG, apply_edits(_NO_CONFIG, edits), edits, fresh=True)
     old = _source(plan, renames, CONFIG_FILE)
     path = os.path.join(plan.path, old)
     try:

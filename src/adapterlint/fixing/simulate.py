@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from adapterlint.findings import (
+    CONFIG_FILE,
     SAFETENSORS_FILE,
     ConvertWeights,
     CopyTensor,
@@ -61,7 +62,9 @@ def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -
             continue
         edit = step
         if isinstance(edit, SetConfig) and not edit.pointer:
-            config = edit.value
+            config = copy.deepcopy(edit.value)
+            if not adapter.has_config:
+                adapter = replace(adapter, files={**adapter.files, CONFIG_FILE: 0})
         elif isinstance(edit, (SetConfig, RemoveConfig)):
             if config is not None:
                 _edit_config(config, edit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,19 +11,29 @@ from adapterlint.model.adapter import Adapter
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
-from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed, safetensors_bytes
+from adapterlint.rules.examples import (
+    AnyExample,
+    Example,
+    Shapes,
+    llama_tensors,
+    lora_config,
+    renamed,
+    safetensors_bytes,
+)
 
 NO_PEFT_TYPE = "KeyError: 'peft_type'"
-_KOHYA, _MLX, _DIFFUSERS, _HUB = "kohya's scripts", "MLX", "diffusers", "AdapterHub"
+KOHYA, MLX, DIFFUSERS, TORCHTUNE = "kohya's scripts", "MLX", "diffusers", "torchtune"
+_HUB = "AdapterHub"
 _GGUF, _MODEL = "GGUF", "full model"
+_CONVERTED = frozenset({KOHYA, MLX, DIFFUSERS, TORCHTUNE})
+"""Formats of which the plan knows what they mean; of one adapter it may still have to refuse the conversion."""
 _HOW = {
-    _MLX: "Convert it: lora_A and lora_B are MLX's lora_a and lora_b transposed, lora_alpha is scale times the rank",
-    _KOHYA: "Convert it with the conversion scripts of diffusers or PEFT, which know the model that the names refer to",
-    _DIFFUSERS: "Load it with load_lora_weights of the diffusers pipeline that it was trained for",
     _GGUF: "Use the adapter that the GGUF file was converted from: there is no way back",
     _HUB: "Load it with the adapters library, or train it again with PEFT",
     _MODEL: "Put the adapter's own adapter_config.json here, or load the directory as a model",
 }
+_TEXT_MODELS = {KOHYA: "lora_te", DIFFUSERS: "text_encoder"}
+_TORCHTUNE_NAME = re.compile(r"(layers\.\d+\.(attn|mlp)\.\w+|output)\.(lora_[ab]\.weight|magnitude)")
 
 
 class Foreign(NamedTuple):
@@ -44,7 +55,8 @@ class Foreign(NamedTuple):
 class ForeignFormat(Rule):
     """## What it does
     Recognises adapters of other tools: MLX (`lora_a`, `lora_b`), kohya's scripts (`lora_down`, `lora_up`), diffusers,
-    AdapterHub and GGUF, and the config of a whole model under the name `adapter_config.json`.
+    torchtune's own checkpoint, AdapterHub and GGUF, and the config of a whole model under the name
+    `adapter_config.json`.
 
     ## Why is this bad?
     PEFT reads none of them. Without `peft_type` in the config it raises `KeyError: 'peft_type'`; with a config of its
@@ -54,7 +66,9 @@ class ForeignFormat(Rule):
     `{"num_layers": 16, "lora_parameters": {"rank": 8, "scale": 20.0}}`, which mlx-lm writes.
 
     ## Fix
-    Convert the adapter with a tool that knows both formats.
+    Adapters of MLX, kohya's scripts, diffusers (for a text encoder) and torchtune are converted, where their names,
+    shapes and scales have one meaning; give the base with `--base`, against which they are checked. Else the reason
+    is told. There is none for the others.
 
     ## References
     - mlx-lm#1119, unsloth-zoo#957, peft#596, peft#1065, peft#2939, adapters library, diffusers#6392.
@@ -83,7 +97,7 @@ class ForeignFormat(Rule):
         unet = {"unet.down_blocks.0.attentions.0.to_q.lora_A.weight": ("F32", (4, 16))}
         whole = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16}
         return [
-            Example("MLX", mlx, renamed(llama_tensors(), _as_mlx), weights="adapters.safetensors"),
+            Example("MLX", mlx, _turned(renamed(llama_tensors(), _as_mlx)), weights="adapters.safetensors"),
             Example("tensors of MLX, config of PEFT", lora_config(), renamed(llama_tensors(), _as_mlx)),
             Example("kohya", files={"lora.safetensors": safetensors_bytes(kohya)}),
             Example("tensors of kohya, config of PEFT", lora_config(), renamed(llama_tensors(), _as_kohya)),
@@ -102,8 +116,29 @@ class ForeignFormat(Rule):
             f"{found.evidence}: this is {_what(found.format)}, not an adapter of PEFT",
             _place(subject, found),
             effects=(_effect(adapter, found),),
-            fix=Fix(_HOW[found.format], Safety.DISPLAY),
+            fix=_fix(subject, found),
         )
+
+
+def _fix(subject: Subject, found: Foreign) -> Fix:
+    if found.format not in _CONVERTED:
+        return Fix(_HOW[found.format], Safety.DISPLAY)
+    reason = _hindrance(subject, found)
+    if reason is not None:
+        return Fix(reason, Safety.DISPLAY)
+    return Fix(f"Convert it from the format of {found.format} to that of PEFT", Safety.UNSAFE, form="peft")
+
+
+def _hindrance(subject: Subject, found: Foreign) -> str | None:
+    """What is in the way of a conversion, as far as names tell."""
+    if subject.adapter.peft_type is not None and found.format in (KOHYA, MLX):
+        return f"Find out its scale: its tensors are named as by {found.format}, and its config is PEFT's"
+    pipeline = [name for name in found.tensors if not name.startswith(_TEXT_MODELS.get(found.format, ""))]
+    if pipeline:
+        return f"Load it with load_lora_weights of its diffusers pipeline: {pipeline[0]} is of no text model"
+    if subject.base is None and found.format in (KOHYA, TORCHTUNE):
+        return "Convert it, for which the base is needed: give --base"
+    return None
 
 
 def recognise(adapter: Adapter) -> Foreign | None:
@@ -111,7 +146,10 @@ def recognise(adapter: Adapter) -> Foreign | None:
     own = [key.name for key in adapter.unusual]
     if adapter.peft_type is not None:
         found = _by_names(CONFIG_FILE, adapter.weights_file or "", own)
-        return found if found and found.format in (_KOHYA, _MLX) else None
+        if adapter.weights_file is None:
+            for file, tensors in adapter.other_tensors.items():
+                found = found or _by_names(CONFIG_FILE, file, tensors)
+        return found
     if adapter.config is not None:
         found = _by_config(adapter.config)
         if found is not None:
@@ -120,7 +158,7 @@ def recognise(adapter: Adapter) -> Foreign | None:
         return None
     found = _by_names("", adapter.weights_file or "", own)
     if found is None and "lora_adapter_metadata" in adapter.metadata:
-        found = Foreign(_DIFFUSERS, "the header holds lora_adapter_metadata", adapter.weights_file or "")
+        found = Foreign(DIFFUSERS, "the header holds lora_adapter_metadata", adapter.weights_file or "")
     for file, tensors in adapter.other_tensors.items():
         found = found or _by_names("", file, tensors)
     if found is None and adapter.weights_file is None:
@@ -132,7 +170,7 @@ def recognise(adapter: Adapter) -> Foreign | None:
 def _by_config(config: Mapping[str, Any]) -> Foreign | None:
     if isinstance(config.get("lora_parameters"), dict) or ("fine_tune_type" in config and "num_layers" in config):
         keys = [key for key in ("fine_tune_type", "num_layers", "lora_parameters") if key in config]
-        return Foreign(_MLX, f"the config has no peft_type but {first_names(keys)}", CONFIG_FILE)
+        return Foreign(MLX, f"the config has no peft_type but {first_names(keys)}", CONFIG_FILE)
     if "config" in config and ("model_class" in config or "model_name" in config):
         return Foreign(_HUB, "the config has no peft_type but config and model_class", CONFIG_FILE)
     if (
@@ -151,13 +189,16 @@ def _by_names(config: str, file: str, tensors: Iterable[str]) -> Foreign | None:
     odd = [name for name in tensors if not _is_ordinary(name)]
     kohya = tuple(name for name in odd if _is_kohya(name))
     if kohya:
-        return Foreign(_KOHYA, _named(kohya), file, kohya)
+        return Foreign(KOHYA, _named(kohya), file, kohya)
     mlx = tuple(name for name in odd if name.rpartition(".")[2] in ("lora_a", "lora_b"))
     if mlx:
-        return Foreign(_MLX, _named(mlx), file, mlx)
+        return Foreign(MLX, _named(mlx), file, mlx)
+    torchtune = tuple(name for name in odd if _TORCHTUNE_NAME.fullmatch(name))
+    if torchtune:
+        return Foreign(TORCHTUNE, _named(torchtune), file, torchtune)
     diffusers = tuple(name for name in odd if not config and _is_diffusers(name))
     if diffusers:
-        return Foreign(_DIFFUSERS, _named(diffusers), file, diffusers)
+        return Foreign(DIFFUSERS, _named(diffusers), file, diffusers)
     return None
 
 
@@ -187,12 +228,22 @@ def _effect(adapter: Adapter, found: Foreign) -> Effect:
         return raises("peft", cannot_find_config(adapter))
     if adapter.peft_type is None:
         return raises("peft", NO_PEFT_TYPE)
+    if adapter.weights_file is None:
+        return raises("peft", no_weights(adapter))
     return wrong() if len(found.tensors) < len(adapter.tensors) else inert()
 
 
 def cannot_find_config(adapter: Adapter) -> str:
     """What PEFT raises without a config."""
     return f"ValueError: Can't find '{CONFIG_FILE}' at '{adapter.path}'"
+
+
+def no_weights(adapter: Adapter) -> str:
+    """What PEFT raises where it finds a config and no weights, for an absolute path."""
+    return (
+        "HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': "
+        f"'{adapter.path}'. Use `repo_type` argument if needed."
+    )
 
 
 def _place(subject: Subject, found: Foreign) -> Location:
@@ -211,6 +262,10 @@ def _what(name: str) -> str:
 
 def _as_mlx(name: str) -> str:
     return name.removeprefix(PREFIX).replace("lora_A.weight", "lora_a").replace("lora_B.weight", "lora_b")
+
+
+def _turned(tensors: Shapes) -> Shapes:
+    return {name: (dtype, shape[::-1]) for name, (dtype, shape) in tensors.items()}
 
 
 def _as_kohya(name: str) -> str:

@@ -23,7 +23,7 @@ from adapterlint.model.subject import Subject, first_names
 from adapterlint.model.tensor import Tensor
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config, safetensors_bytes
-from adapterlint.rules.files.foreign_format import recognise
+from adapterlint.rules.files.foreign_format import no_weights, recognise
 
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.")
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
@@ -115,14 +115,6 @@ def misplaced(adapter: Adapter) -> tuple[str, ...]:
 def looks_like_adapter(tensors: Mapping[str, Tensor]) -> bool:
     """Whether tensors are those of an adapter and not of a whole model."""
     return any(name.startswith(PREFIX) or name == _PROMPT or keys.parse(name).kind in _OWN_KINDS for name in tensors)
-
-
-def no_weights(adapter: Adapter) -> str:
-    """What PEFT raises where it finds a config and no weights, for an absolute path."""
-    return (
-        "HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': "
-        f"'{adapter.path}'. Use `repo_type` argument if needed."
-    )
 
 
 def _fix(adapter: Adapter, found: tuple[str, ...]) -> Fix:

@@ -8,8 +8,8 @@ from adapterlint.findings import PICKLE_FILE, SAFETENSORS_FILE, Finding, Severit
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config, safetensors_bytes
-from adapterlint.rules.files.foreign_format import recognise
-from adapterlint.rules.files.misplaced_weights import misplaced, no_weights
+from adapterlint.rules.files.foreign_format import no_weights, recognise
+from adapterlint.rules.files.misplaced_weights import misplaced
 
 
 class MissingWeights(Rule):
