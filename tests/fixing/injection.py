@@ -2,7 +2,7 @@
 
 Run as a program it does that for every operation of one fix, and prints what came of it as JSON:
 
-    python injection.py WORKDIR kill|half|error|dead|undo|twice in-place|output
+    python injection.py WORKDIR kill|half|error|dead|undo|twice in-place|output|backup
 """
 
 from __future__ import annotations
@@ -182,8 +182,9 @@ def prepare(home: Path) -> tuple[list[AdapterEdits], Path]:
 class Trial:
     """One fix that can be run again and again from the same state."""
 
-    def __init__(self, home: Path, output: bool) -> None:
+    def __init__(self, home: Path, output: bool, backup: bool = False) -> None:
         self.plans, self.world = prepare(home)
+        self.backup = backup
         self.output = str(home / "out") if output else None
         self.roots = [plan.path for plan in self.plans] + ([self.output] if self.output else [])
         self._pristine = home / "pristine"
@@ -195,7 +196,7 @@ class Trial:
 
     def run(self) -> None:
         """The fix."""
-        apply_all(self.plans, output=self.output)
+        apply_all(self.plans, output=self.output, backup=self.backup)
 
     def state(self) -> dict[str, object]:
         """Every file, the adapters' and the output's."""
@@ -324,7 +325,7 @@ def traced(work: Callable[[], object]) -> list[tuple[str, tuple[Any, ...]]]:
 def main(arguments: Sequence[str]) -> int:
     """See the module's first lines."""
     home, kind, where = arguments
-    trial = Trial(Path(home), where == "output")
+    trial = Trial(Path(home), where == "output", backup=where == "backup")
     print(json.dumps(every_operation(trial, kind)))
     return 0
 

@@ -90,6 +90,19 @@ def load_without_bf16(path: str) -> dict[str, np.ndarray]:
     return found
 
 
+def test_what_is_changed_can_be_kept_under_another_name(tmp_path: Path) -> None:
+    path = make_adapter(tmp_path / "a", arrays("a", "b"))
+    config, weights = Path(path, CONFIG_FILE), Path(path, "adapter_model.safetensors")
+    old = config.read_bytes(), weights.read_bytes()
+    apply_all([AdapterEdits(path, (SetConfig("/r", 4), RenameTensor("a", "x")))], backup=True)
+    kept = [Path(f"{file}.bak") for file in (config, weights)]
+    assert tuple(file.read_bytes() for file in kept) == old
+    assert config.read_bytes() != old[0] and [file.stat().st_nlink for file in (config, weights, *kept)] == [1] * 4
+    apply_all([AdapterEdits(path, (SetConfig("/r", 8),))], backup=True)
+    assert kept[0].read_bytes() == old[0], "the oldest stays"
+    assert b'"r": 8' in config.read_bytes()
+
+
 def test_a_misnamed_config_is_renamed_and_edited(tmp_path: Path) -> None:
     path = make_adapter(tmp_path / "a", arrays("a"), config="\ufeff" + CONFIG)
     Path(path, CONFIG_FILE).rename(Path(path, "config.json"))

@@ -43,6 +43,8 @@ def quick() -> Iterator[Path]:
         ("half", "in-place"),
         ("error", "in-place"),
         ("dead", "in-place"),
+        ("kill", "backup"),
+        ("error", "backup"),
         ("kill", "output"),
         ("error", "output"),
         pytest.param("half", "output", marks=pytest.mark.slow),

@@ -33,6 +33,7 @@ MAX_PASSES = 4  # writing passes: files that must be read again after a rename o
 @click.option("--output", metavar="DIR", help="Write fixed copies of the adapters below DIR instead.")
 @click.option("--form", type=click.Choice(list(FORMS)), help="Bring sets (portable: adapters) to a normal form.")
 @click.option("--unsafe-fixes", "unsafe", is_flag=True, help="Also make fixes that round, drop data or choose.")
+@click.option("--backup", is_flag=True, help="Keep each changed file as NAME.bak, with --inplace.")
 @click.option("--replace-links", is_flag=True, help="Replace links by files of their own, with --inplace.")
 @click.option("--verbose", "-v", is_flag=True, help="Name every tensor in the plan.")
 @click.option("--format", "format_", type=click.Choice(["diff", "json"]), default="diff", show_default=True)
@@ -165,7 +166,8 @@ class Fix:
             return [text for equal in self._equal.values() for text in equal.complaints] + recheck(before, after)
 
         links = self._options["replace_links"]
-        return apply_all(plan.edits, output=self._options["output"], allow_links=links, check=check)
+        backup = self._options["backup"]
+        return apply_all(plan.edits, output=self._options["output"], allow_links=links, backup=backup, check=check)
 
     def _compare(self, run: Run, state: Run, path: str, staged: str) -> None:
         old = next(checked.subject for checked in run.adapters if checked.subject.adapter.path == path)

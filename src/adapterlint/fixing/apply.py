@@ -21,6 +21,9 @@ __all__ = ["AdapterEdits", "Check", "apply_all", "recover"]
 Check = Callable[[Sequence[str]], Sequence[str]]
 """Looks at the new state, one directory an adapter in the order of the plans, and returns its complaints."""
 
+BACKUP = ".bak"
+"""What the name of a copy ends with."""
+
 # Directories, names and journals of a transaction take room as well.
 _SPARE = 1 << 20
 
@@ -30,6 +33,7 @@ def apply_all(
     *,
     output: str | None = None,
     allow_links: bool = False,
+    backup: bool = False,
     check: Check | None = None,
 ) -> list[Proof]:
     """Edits adapters, all or none, and proves the result before any old file goes.
@@ -42,6 +46,8 @@ def apply_all(
             the adapters are changed in place. Files that are links are copied as files.
         allow_links: whether a symbolic or hard link may be replaced, in place, by a file of its own. What the link
             leads to stays as it is either way.
+        backup: whether each file that is replaced or removed in place stays, with ``.bak`` behind its name; one that
+            has such a copy already gets no other.
         check: called with directories that look like the new state, links to the unchanged files among them;
             any complaint ends it with a ProofError. Not called if every file is as the edits want it already.
 
@@ -65,7 +71,7 @@ def apply_all(
         recover_locked(roots, locks)
         changes = [resolve(plan) for plan in plans]
         if output is None:
-            return _in_place(changes, allow_links, check)
+            return _in_place(changes, allow_links, backup, check)
         return _copies(changes, output, locks, check)
 
 
@@ -75,7 +81,7 @@ def _require_distinct(plans: Sequence[AdapterEdits], roots: Sequence[str]) -> No
             raise PlanError(plans[number].path, "two plans for one directory")
 
 
-def _in_place(changes: Sequence[Change], allow_links: bool, check: Check | None) -> list[Proof]:
+def _in_place(changes: Sequence[Change], allow_links: bool, backup: bool, check: Check | None) -> list[Proof]:
     changed = [change for change in changes if not change.empty]
     if not changed:
         return [prove(change, change.root) for change in changes]
@@ -87,7 +93,7 @@ def _in_place(changes: Sequence[Change], allow_links: bool, check: Check | None)
         views = {change.root: transaction.directory(change.root, change.name) for change in changed}
         files = [file for change in changed for file in build_view(change, views[change.root])]
         for change in changed:
-            transaction.add(change.root, *_steps(change))
+            transaction.add(change.root, *(_kept(change) if backup else ()), *_steps(change))
         with meanwhile(lambda: _to_disk(files, transaction)):
             proofs = [prove(change, views.get(change.root, change.root)) for change in changes]
             _run_check(check, [views.get(change.root, change.plan.path) for change in changes], changes)
@@ -133,6 +139,16 @@ def _to_disk(files: Files, transaction: Transaction) -> None:
         with writing(old):
             flush_file(new)
     transaction.prepare()
+
+
+def _kept(change: Change) -> list[Step]:
+    """The copies of what will be replaced or removed: links, made with the other steps or not at all."""
+    names = [each.old for each in change.rewritten] + list(change.removed)
+    return [
+        Step("keep", name, name + BACKUP, fresh=True)
+        for name in dict.fromkeys(names)
+        if os.path.lexists(os.path.join(change.root, name)) and name + BACKUP not in change.seen
+    ]
 
 
 def _steps(change: Change) -> list[Step]:

@@ -243,6 +243,9 @@ def _forward(site: Site) -> None:
             continue  # Done before a crash.
         if step.action == "remove":
             os.unlink(site.origin(step))
+        elif step.action == "keep":
+            if not os.path.lexists(site.goal(step)):
+                os.link(site.origin(step), site.goal(step), follow_symlinks=False)
         else:
             os.replace(site.origin(step), site.goal(step))
     flush_directory(site.root)
@@ -250,7 +253,10 @@ def _forward(site: Site) -> None:
 
 def _backward(site: Site) -> None:
     for number, step in reversed(list(enumerate(site.steps))):
-        if step.replaces is not None:
+        if step.action == "keep":
+            if os.path.lexists(site.goal(step)) and os.path.samefile(site.origin(step), site.goal(step)):
+                os.unlink(site.goal(step))
+        elif step.replaces is not None:
             if os.path.lexists(site.backup(number)):
                 os.replace(site.backup(number), os.path.join(site.root, step.replaces))
         elif not os.path.lexists(site.origin(step)) and os.path.lexists(site.goal(step)):

@@ -25,13 +25,14 @@ class Step:
     """One change to a directory. Repeating it does no harm.
 
     Attributes:
-        action: ``place`` a new file (or directory), ``move`` one to another name, or ``remove`` one.
+        action: ``place`` a new file (or directory), ``move`` one to another name, ``remove`` one, or ``keep`` one under
+            another name too.
         source: for ``place`` the path in the stage, such as ``new/my-adapter/adapter_config.json``; else a name.
         target: the name that it gets; empty for ``remove``.
         fresh: whether nothing had that name before.
     """
 
-    action: Literal["place", "move", "remove"]
+    action: Literal["place", "move", "remove", "keep"]
     source: str
     target: str = ""
     fresh: bool = False
@@ -172,8 +173,8 @@ def _harmless(step: Step, stage: str) -> bool:
         parent = os.path.dirname(os.path.join(stage, step.source))
         inside = os.path.normpath(step.source).split(os.sep)[0] == "new" and os.path.realpath(parent) == parent
         return inside and is_plain_name(step.target) and is_plain_name(os.path.basename(step.source))
-    names = [step.source, step.target] if step.action == "move" else [step.source]
-    return step.action in ("move", "remove") and all(map(is_plain_name, names))
+    names = [step.source] if step.action == "remove" else [step.source, step.target]
+    return step.action in ("move", "remove", "keep") and all(map(is_plain_name, names))
 
 
 def _write(path: str, record: dict[str, Any]) -> None:
