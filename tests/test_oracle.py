@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterlint.report import Verdict
 from adapterlint.run import Request, check
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "dev"
@@ -16,16 +17,18 @@ ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "dev"
 pytestmark = pytest.mark.skipif(not ORACLE.is_dir(), reason="the measured cases are not here")
 
 
-def predicted(case: dict[str, object], source: Path, target: Path, releases: list[str]) -> dict[str, str]:
+def verdicts(
+    case: dict[str, object], source: Path, target: Path, releases: list[str], with_base: bool = True
+) -> dict[str, Verdict]:
     paths = []
     for name in case["order"]:  # type: ignore[attr-defined]
         shutil.copytree(source / name, target / name)
         paths.append(str(target / name))
-    base = str((source / str(case["base"])).resolve())
+    base = str((source / str(case["base"])).resolve()) if with_base else None
     report = check(Request(paths, [f"peft=={release}" for release in releases], base))
     entry = report.adapters[0] if case["kind"] == "single" else report.sets[0]
     assert report.internal_errors == ()
-    return {release: entry.verdicts[f"peft=={release}"].outcome.value for release in releases}
+    return {release: entry.verdicts[f"peft=={release}"] for release in releases}
 
 
 def test_verdicts_equal_what_was_measured(tmp_path: Path) -> None:
@@ -35,16 +38,41 @@ def test_verdicts_equal_what_was_measured(tmp_path: Path) -> None:
     for case_id, results in truth.items():
         source = ORACLE / "cases" / case_id
         case = json.loads((source / "case.json").read_text())
-        found = predicted(case, source, tmp_path / case_id, list(results))
+        found = verdicts(case, source, tmp_path / case_id, list(results))
         for release, result in results.items():
             expected = result["outcome"]
             if expected == "undefined":
                 continue
-            mark = "right" if found[release] == expected else f"{expected}-as-{found[release]}"
+            said = found[release].outcome.value
+            mark = "right" if said == expected else f"{expected}-as-{said}"
             marks[mark] += 1
             if mark != "right":
-                wrong.append(f"{case_id} on {release}: {expected}, not {found[release]}")
+                wrong.append(f"{case_id} on {release}: {expected}, not {said}")
     total = sum(marks.values())
     print(f"{marks['right']} of {total} verdicts right; {dict(marks)}")
     assert marks["right"] / total >= 0.995, wrong
     assert not [mark for mark in marks if mark.startswith("loads-as")], wrong
+
+
+def test_without_a_base_nothing_is_claimed_that_only_a_base_shows(tmp_path: Path) -> None:
+    truth = json.loads((ORACLE / "truth.json").read_text())
+    marks: Counter[str] = Counter()
+    wrong = []
+    for case_id, results in truth.items():
+        source = ORACLE / "cases" / case_id
+        case = json.loads((source / "case.json").read_text())
+        found = verdicts(case, source, tmp_path / case_id, list(results), with_base=False)
+        for release, verdict in found.items():
+            said, expected = verdict.outcome.value, results[release]["outcome"]
+            if said == "loads":
+                assert verdict.assumes == ("base",), (case_id, release)
+            if said == "unknown":
+                assert verdict.missing, (case_id, release)
+            if expected != "undefined":
+                mark = "right" if said == expected else "unknown" if said == "unknown" else f"{expected}-as-{said}"
+                marks[mark] += 1
+                if mark not in ("right", "unknown") and said != "loads":
+                    wrong.append(f"{case_id} on {release}: {expected}, not {said}")
+    print(f"without a base: {dict(marks)}")
+    assert not wrong
+    assert marks["right"] / sum(marks.values()) >= 0.9

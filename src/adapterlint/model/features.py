@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from adapterlint.findings import Finding, Severity
 from adapterlint.model import peft
-from adapterlint.model.keys import Kind
+from adapterlint.model.keys import PROMPT_TYPES, Kind
 from adapterlint.model.subject import Subject
 
 Loss = Literal["nothing", "wrong", "shapes", "targets", "unknown"]
@@ -49,6 +49,9 @@ def lost(subject: Subject, key: str) -> Loss:
     value = subject.adapter.get(key)
     if not subject.adapter.is_lora:
         harmless = _OTHER_TYPES | (_ADALORA if subject.adapter.peft_type == "ADALORA" else frozenset())
+        if subject.adapter.peft_type in PROMPT_TYPES and key == "modules_to_save":
+            added = set(peft.implied_heads(subject.adapter))  # by the task class, before the key was known
+            return "nothing" if set(subject.adapter.names(key)) <= added else "unknown"
         return "nothing" if key in harmless else "unknown"
     if key in _WITHOUT_EFFECT or not (meant(value) or key in ON_WHEN_EMPTY):
         return "nothing"

@@ -214,6 +214,11 @@ class SetSubject:
     explicit: bool = True
 
     @cached_property
+    def stored_modules(self) -> tuple[str, ...]:
+        """Modules of which any member stores full tensors: what is known of the base's modules without a base."""
+        return tuple({key.module: True for member in self.members for key in member.adapter.saved.values()})
+
+    @cached_property
     def paths(self) -> tuple[str, ...]:
         """The adapter directories, in loading order."""
         return tuple(member.adapter.path for member in self.members)

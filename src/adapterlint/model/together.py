@@ -92,7 +92,7 @@ def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
     earlier: set[str] = set()
     for number, member in enumerate(subject.members):
         extra = heads if heads_for_all or number == 0 else ()
-        roots = _wrapped(member, (*member.adapter.names("modules_to_save"), *extra))
+        roots = _wrapped(subject, member, (*member.adapter.names("modules_to_save"), *extra))
         saved.append(frozenset(_enclosing(earlier, root) or root for root in roots))
         earlier |= saved[-1]
     return SavedSets(tuple(member.adapter.name for member in subject.members), tuple(saved), bool(heads))
@@ -100,7 +100,9 @@ def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
 
 def declared_sets(subject: SetSubject) -> SavedSets:
     """The saved modules of a set where no task class adds heads: as transformers' own ``load_adapter`` has it."""
-    saved = tuple(frozenset(_wrapped(member, member.adapter.names("modules_to_save"))) for member in subject.members)
+    saved = tuple(
+        frozenset(_wrapped(subject, member, member.adapter.names("modules_to_save"))) for member in subject.members
+    )
     return SavedSets(tuple(member.adapter.name for member in subject.members), saved, False)
 
 
@@ -109,12 +111,12 @@ def _enclosing(roots: Iterable[str], module: str) -> str | None:
     return next((root for root in roots if module.startswith(root + ".")), None)
 
 
-def _wrapped(member: Subject, names: Sequence[str]) -> Sequence[str]:
+def _wrapped(subject: SetSubject, member: Subject, names: Sequence[str]) -> Sequence[str]:
     if not names:
         return ()
     if member.base is not None:
         return peft.saved_modules(names, member.base)
-    roots = (peft.saved_root(names, key.module) for key in member.adapter.saved.values())
+    roots = (peft.saved_root(names, module) for module in subject.stored_modules)
     return tuple(dict.fromkeys(root for root in roots if root))
 
 

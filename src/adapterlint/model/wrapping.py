@@ -28,13 +28,17 @@ def nested(names: Iterable[str], modules: Iterable[str]) -> tuple[str, str] | No
     return None
 
 
-def paths(member: Subject) -> list[str]:
+def paths(of: Subject | SetSubject) -> list[str]:
     """Module paths that names may select: the base's, or else those of the stored full tensors and all above them."""
-    if member.base is not None:
-        return list(member.base.modules)
+    if of.base is not None:
+        return list(of.base.modules)
+    if isinstance(of, SetSubject):
+        stored: Iterable[str] = of.stored_modules
+    else:
+        stored = (key.module for key in of.adapter.saved.values())
     found: dict[str, None] = {}
-    for key in member.adapter.saved.values():
-        parts = key.module.split(".")
+    for module in stored:
+        parts = module.split(".")
         found.update(dict.fromkeys(".".join(parts[: end + 1]) for end in range(len(parts))))
     return list(found)
 
@@ -160,13 +164,14 @@ def entangled(subject: SetSubject) -> Iterator[Entangled]:
     heads = peft.implied_heads(subject.members[0].adapter)
     wrapped: dict[str, str] = {}
     known: dict[tuple[str, ...], list[str]] = {}
+    everything = paths(subject)
     for member in subject.members:
         names = tuple(dict.fromkeys((*member.adapter.names("modules_to_save"), *heads)))
         if not names:
             continue
-        modules = known.get(names) if member.base is not None else None
+        modules = known.get(names)
         if modules is None:
-            modules = known[names] = [module for module in paths(member) if peft.saves(names, module)]
+            modules = known[names] = [module for module in everything if peft.saves(names, module)]
         for module in modules:
             around = next((other for other in wrapped if other.startswith(module + ".")), None)
             if around is not None and module not in wrapped:
@@ -185,3 +190,81 @@ def _inside(member: Subject, names: tuple[str, ...], module: str, other: str, ow
         if peft.saves(names, copy):
             return Entangled(member, module, other, "inside", f"{copy}.weight")
     return Entangled(member, module, other, "kept" if peft.saves(names, other) else "lost")
+
+
+class Contested(NamedTuple):
+    """A module that one adapter saves (or that lies inside one) and another changes by LoRA.
+
+    Attributes:
+        later: the adapter that is loaded second.
+        module: the module with LoRA.
+        root: the saved module.
+        outcome: ``wrapper``: LoRA is to go on a wrapper; ``copies``: into the copies inside one; ``layer``: a layer is
+            to be wrapped; ``block``: a block with a layer in it; ``own``: LoRA is to go into a block that the adapter
+            saves itself; ``own-copies``: the same, where an earlier adapter saves it too.
+    """
+
+    later: Subject
+    module: str
+    root: str
+    outcome: Literal["wrapper", "copies", "layer", "block", "own", "own-copies"]
+
+
+def contested(subject: SetSubject, legacy: bool = False) -> Iterator[Contested]:
+    """Modules that an adapter saves and another changes by LoRA, in the set's order.
+
+    Args:
+        subject: the set.
+        legacy: as PEFT up to 0.5, where an adapter's targets may be modules that it saves itself.
+    """
+    saved: set[str] = set()
+    changed: set[str] = set()
+    seen: set[str] = set()
+    for member, own in zip(subject.members, together.saved_sets(subject, heads_for_all=True).saved, strict=True):
+        kind = repr([own, *(member.adapter.get(field) for field in _TARGET_FIELDS)])
+        targets = _targets(subject, member, own, legacy)
+        if kind not in seen:  # a second one of its kind meets what the first one has met
+            yield from _meets(member, targets, own, saved, changed)
+            yield from _meets_itself(member, own, saved)
+        seen.add(kind)
+        saved |= own
+        changed |= targets
+
+
+def _targets(subject: SetSubject, member: Subject, own: Iterable[str], legacy: bool) -> set[str]:
+    if legacy and subject.base is not None:
+        selection = peft.Selection(member.adapter, subject.base, legacy=True)
+        return {module for module in subject.base.modules if selection.known and selection(module)}
+    roots = tuple(own)
+    inside = (module for module in together.layers(member) if not any(module.startswith(f"{r}.") for r in roots))
+    return set(inside) - set(roots)
+
+
+def _meets(
+    member: Subject, targets: set[str], own: Iterable[str], saved: set[str], changed: set[str]
+) -> Iterator[Contested]:
+    for root in saved:
+        if root in targets:
+            yield Contested(member, root, root, "wrapper")
+        for module in targets:
+            if module.startswith(root + "."):
+                yield Contested(member, module, root, "copies")
+    for root in own:
+        if root in changed and root not in saved:
+            yield Contested(member, root, root, "layer")
+        elif root not in saved:
+            for module in changed:
+                if module.startswith(root + "."):
+                    yield Contested(member, module, root, "block")
+
+
+def _meets_itself(member: Subject, own: Iterable[str], saved: set[str]) -> Iterator[Contested]:
+    for root in own if member.base is not None and member.selection.known else ():
+        for module in inside_saved(member, root)[:1]:
+            yield Contested(member, module, root, "own-copies" if root in saved else "own")
+
+
+def inside_saved(member: Subject, root: str) -> list[str]:
+    """Modules of the base that an adapter's targets select inside a module that it saves whole."""
+    inside = (module for module in (member.base.modules if member.base else ()) if module.startswith(root + "."))
+    return [m for m in inside if member.selection(m) and not peft.saves(member.saved_names, m)]

@@ -115,7 +115,7 @@ class WrongTaskClass(Rule):
         base, task = subject.base, subject.adapter.get("task_type")
         if base is None or not isinstance(task, str) or subject.adapter.peft_type in PROMPT_TYPES:
             return
-        effects = tuple(_effects(base, task))
+        effects = tuple(effect._replace(scope="alone") for effect in task_effects(base, task))  # in a set: AL509
         if effects:
             yield self.finding(
                 f"task_type {task} is for another kind of model than {base.architecture}",
@@ -125,11 +125,12 @@ class WrongTaskClass(Rule):
             )
 
 
-def _effects(base: Base, task: str) -> Iterator[Effect]:
+def task_effects(base: Base, task: object) -> Iterator[Effect]:
+    """What a task's PEFT class does with a model of this architecture, where it does not work."""
     if task in ("CAUSAL_LM", "SEQ_2_SEQ_LM") and base.architecture.endswith(_NOT_GENERATING):
         text = f"AttributeError: '{base.architecture}' object has no attribute 'prepare_inputs_for_generation'"
         yield raises("peft>=0.15", text)
-    argument = _HANDED.get(task)
+    argument = _HANDED.get(str(task))
     targets = _refused(base, argument) if argument else None
     if targets:
         text = f"TypeError: {base.architecture}.forward() got an unexpected keyword argument {argument!r}"

@@ -91,6 +91,6 @@ def _effects(word: str) -> Iterator[Effect]:
         yield raises("peft>=0.7", _SCIPY)
     else:
         since = {"p": "0.11", "o": "0.12", "l": "0.19"}[word[0]]
-        yield unknown(f"peft>={since}")
+        yield unknown(f"peft>={since}", missing=("weights",))
         # Up to 0.6 any text counts as true: right for a converted file only.
-        yield unknown("peft<0.7")
+        yield unknown("peft<0.7", missing=("weights",))

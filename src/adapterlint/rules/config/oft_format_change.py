@@ -23,6 +23,9 @@ _OLD_CHECKPOINT = (
 _CAYLEY = "0.18.0"  # the release that changed the Cayley-Neumann series, and that began to write peft_version
 
 
+_EPS, _TINY = 6e-5, 1e-3  # OFTConfig's default, and a turn whose square is below any rounding
+
+
 class OftFormatChange(Rule):
     """## What it does
     Tells which generation of PEFT an OFT adapter is of: up to 0.13 (no `oft_block_size`), 0.14 and 0.15 (tensors
@@ -77,11 +80,17 @@ class OftFormatChange(Rule):
             message = "an OFT adapter of PEFT 0.14 or 0.15 (tensors named oft_r), which newer releases do not read"
             yield self.finding(message, subject.at_tensor(old[0]), effects=effects)
         elif new:
-            series = adapter.get("use_cayley_neumann", True)
+            series = adapter.get("use_cayley_neumann", True) and not _barely_turns(adapter)
             late = _written_since_018(adapter)
             message = f"an OFT adapter of PEFT {'0.18 or newer' if late else '0.16 or 0.17'} (tensors oft_R)"
             other = (wrong("peft>=0.16,<0.18" if late else "peft>=0.18"),) if series else ()
             yield self.finding(message, subject.at_tensor(new[0]), effects=(inert("peft>=0.14,<0.16"), *other))
+
+
+def _barely_turns(adapter: Adapter) -> bool:
+    """Whether COFT keeps the rotation so small that the last terms of a series do not count."""
+    limit = adapter.get("eps", _EPS)
+    return adapter.get("coft") is True and isinstance(limit, (int, float)) and limit <= _TINY
 
 
 def _written_since_018(adapter: Adapter) -> bool:

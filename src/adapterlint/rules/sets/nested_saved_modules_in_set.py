@@ -80,13 +80,14 @@ class NestedSavedModulesInSet(SetRule):
         """One adapter's own nested modules (AL223), unless an earlier adapter has wrapped the outer one already."""
         heads = peft.implied_heads(subject.members[0].adapter)
         wrapped: dict[str, bool] = {}
+        everything = wrapping.paths(subject)
         seen: set[tuple[str, ...]] = set()
         for member in subject.members:
             names = (*member.adapter.names("modules_to_save"), *heads)
-            if not names or (member.base is not None and names in seen):
+            if not names or names in seen:
                 continue
             seen.add(names)
-            outside = [path for path in wrapping.paths(member) if not any(path.startswith(f"{r}.") for r in wrapped)]
+            outside = [path for path in everything if not any(path.startswith(f"{r}.") for r in wrapped)]
             found = wrapping.nested(names, outside)
             if found is not None:
                 module, root = found

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from adapterlint.findings import Finding, Severity, raises, wrong
 from adapterlint.model import peft
-from adapterlint.model.keys import PREFIX
+from adapterlint.model.keys import PREFIX, PROMPT_TYPES
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.rules.base import SetRule
+from adapterlint.rules.base_model.wrong_task_class import task_effects
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
 _CLASSIFIER = {
@@ -24,7 +25,7 @@ class TaskClassReload(SetRule):
 
     ## Why is this bad?
     PEFT 0.13 raises at the second adapter, whatever it is. From 0.15 on the class expects its head in every adapter's
-    file and raises for one without.
+    file and raises for one without. A class for another kind of model raises when the model is run (AL407).
 
     ## Example
     A `SEQ_CLS` adapter first, then one without a task type and without a classifier.
@@ -48,14 +49,17 @@ class TaskClassReload(SetRule):
     def invalid() -> list[AnyExample]:
         typed = Example("a", bert_config(task_type="SEQ_CLS"), {**bert_tensors(), **_CLASSIFIER})
         plain = Example("b", bert_config(), bert_tensors())
+        generating = Example("c", bert_config(task_type="CAUSAL_LM"), bert_tensors())
         return [
             SetExample("two classifiers", {"a": typed, "b": typed}, bert_base()),
+            SetExample("a task of other models", {"c": generating, "b": plain}, bert_base()),
             SetExample("one without a head", {"a": typed, "b": plain}, bert_base()),
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         first, *later = subject.members
         task = first.adapter.get("task_type")
+        yield from self._unsuited(subject)
         if task not in _SIGNATURE_CHANGED or not later:
             return
         cls = peft.TASK_CLASSES[task]
@@ -69,6 +73,21 @@ class TaskClassReload(SetRule):
         )
         for member in subject.members:
             yield from self._headless(subject, member)
+
+    def _unsuited(self, subject: SetSubject) -> Iterator[Finding]:
+        """The first one's class calls the model in a way that it does not take (AL407)."""
+        first = subject.members[0]
+        if subject.base is None or first.adapter.peft_type in PROMPT_TYPES:
+            return
+        effects = tuple(task_effects(subject.base, first.adapter.get("task_type")))
+        if effects:
+            yield self.finding(
+                f"task_type {first.adapter.get('task_type')} of the first adapter is for another kind of model than "
+                + subject.base.architecture,
+                first.at_field("task_type"),
+                effects=effects,
+                adapters=subject.paths,
+            )
 
     def _headless(self, subject: SetSubject, member: Subject) -> Iterator[Finding]:
         """A head that the first one's class looks for in a file that lacks it, or a part of it."""

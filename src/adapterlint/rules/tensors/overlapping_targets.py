@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Finding, Fix, raises
 from adapterlint.model import peft
 from adapterlint.model.subject import Subject
+from adapterlint.model.wrapping import inside_saved
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, bert_base, bert_config, bert_tensors
 from adapterlint.rules.tensors.uncovered_tensor import derive_targets, list_targets
@@ -53,8 +54,7 @@ class OverlappingTargets(Rule):
         if base is None or not subject.adapter.is_lora:
             return
         for root in subject.saved_modules:
-            inside = [m for m in base.modules if m.startswith(root + ".") and subject.selection(m)]
-            inside = [module for module in inside if not peft.saves(subject.saved_names, module)]
+            inside = inside_saved(subject, root)
             if inside:
                 part = inside[0][len(root) + 1 :].split(".")[0]
                 yield self.finding(
@@ -62,7 +62,11 @@ class OverlappingTargets(Rule):
                     subject.at_field("target_modules"),
                     related=(subject.at_field("modules_to_save", "covers the container"),),
                     effects=(
-                        raises("peft>=0.6,<0.14", f"AttributeError: ModulesToSaveWrapper has no attribute `{part}`"),
+                        raises(
+                            "peft>=0.6,<0.14",
+                            f"AttributeError: ModulesToSaveWrapper has no attribute `{part}`",
+                            scope="alone",  # in a set: AL520
+                        ),
                     ),
                     fix=_trained_only(subject),
                 )

@@ -100,6 +100,12 @@ class RefusedLayer(Rule):
                 llama_tensors(),
                 llama_base(),
             ),
+            Example(
+                "biases on an embedding",
+                lora_config(lora_bias=True, target_modules=["embed_tokens"]),
+                _rows(),
+                llama_base(),
+            ),
             Example("an embedding", embedding, vera_tensors(), llama_base()),
             Example("blocks", lora_config(peft_type="C3A", block_size=3), kernels, llama_base()),
             Example("no defaults", tuning, norms, bert_base()),
@@ -189,6 +195,7 @@ def _of_lora(rule: Rule, subject: Subject) -> Iterator[Finding]:
     before = [module for module in _unchangeable(subject.base) if _targeted(subject, legacy, module)]
     effects = [raises("peft>=0.5", f"ValueError: Target module {now[0]} is not supported.")] if now else []
     effects += [raises("peft<0.5", f"ValueError: Target module {before[0]} is not supported.")] if before else []
+    yield from _embeddings(rule, subject)
     if effects:
         yield rule.finding(
             f"LoRA cannot change {first_names(now or before)}: no linear layer, embedding or convolution"
@@ -197,6 +204,24 @@ def _of_lora(rule: Rule, subject: Subject) -> Iterator[Finding]:
             effects=tuple(effects),
             severity=Severity.ERROR if now else Severity.NOTE,
         )
+
+
+def _embeddings(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    """Variants of LoRA that embeddings do not have, or had later."""
+    assert subject.base is not None
+    found = [module for module in subject.selected if subject.base.kind(module) == "embedding"]
+    for field, targets, text in (
+        ("lora_bias", "peft>=0.14", "lora_bias=True is not supported for Embedding."),
+        ("use_dora", "peft>=0.9,<0.13", "Embedding does not support DoRA yet, please set it to False"),
+    ):
+        if found and subject.adapter.get(field) is True:
+            yield rule.finding(
+                f"{field} does not work on the embedding {first_names(found)}",
+                subject.at_field(field),
+                related=(subject.at_field("target_modules", "selects it"),),
+                effects=(raises(targets, f"ValueError: {text}"),),
+                severity=Severity.ERROR if field == "lora_bias" else Severity.NOTE,
+            )
 
 
 def _targeted(subject: Subject, selection: peft.Selection, module: str) -> bool:
@@ -248,3 +273,8 @@ def _norms() -> dict[str, tuple[str, tuple[int, ...]]]:
     stem = "base_model.model.model.{}.weight"
     leaves = [f"layers.{layer}.{leaf}" for layer in (0, 1) for leaf in ("input_layernorm", "post_attention_layernorm")]
     return {stem.format(name): ("F32", (16,)) for name in (*leaves, "norm")}
+
+
+def _rows() -> dict[str, tuple[str, tuple[int, ...]]]:
+    stem = "base_model.model.model.embed_tokens.lora_embedding_"
+    return {f"{stem}A": ("F32", (4, 48)), f"{stem}B": ("F32", (16, 4))}

@@ -97,7 +97,8 @@ def altering_keys(subject: Subject, undeclared: Iterable[Key]) -> list[Key]:
             continue
         if subject.base is not None:
             stored = subject.base.under(key.module).get(key.full_name)
-            if stored is None and key.full_name not in subject.base.parameters:
+            made = any(key.module == head or key.module.startswith(head + ".") for head in subject.base.missing_heads)
+            if stored is None and not made and key.full_name not in subject.base.parameters:
                 continue  # no such parameter: AL402
             if stored is not None and subject.payload.equals_base(subject.adapter.tensors[key.name], stored):
                 continue
