@@ -76,6 +76,12 @@ def peak():
 
 if os.path.exists("/proc/self/status"):
     atexit.register(peak)
+if "DATA_LIMIT" in os.environ:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (int(os.environ["DATA_LIMIT"]),) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["DATA_LIMIT"]),) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
 from adapterlint.cli import main
 main(prog_name="adapterlint")
 """

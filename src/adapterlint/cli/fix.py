@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
+from adapterlint.checking import Checked
 from adapterlint.cli.options import request_options, to_request
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, fail, guarded
 from adapterlint.findings import Finding, Safety
@@ -162,7 +163,10 @@ class Fix:
             state = examine(staged)
             for item, path in zip(plan.edits, paths, strict=True) if self._options["form"] else ():
                 self._compare(run, state, item.path, path)
-            after = [finding for checked in state.adapters for finding in checked.findings]
+            hidden = {path for item, path in zip(plan.edits, paths, strict=True) if _was_hidden(run, item.path)}
+            shown = [checked for checked in state.adapters if checked.subject.adapter.path not in hidden]
+            after = [finding for checked in shown for finding in checked.findings]
+            after += _unreadable(checked for checked in state.adapters if checked not in shown)
             return [text for equal in self._equal.values() for text in equal.complaints] + recheck(before, after)
 
         links = self._options["replace_links"]
@@ -220,6 +224,17 @@ def describe(proof: Proof, equal: Equality | None = None) -> str:
     if proof.config_changes:
         parts.append("config: " + ", ".join(proof.config_changes))
     return "; ".join(parts)
+
+
+def _was_hidden(run: Run, path: str) -> bool:
+    """Whether no rule could see the tensors before: what they say of them now was in the adapter already."""
+    adapter = next(checked.subject.adapter for checked in run.adapters if checked.subject.adapter.path == path)
+    return not adapter.readable or not adapter.tensors
+
+
+def _unreadable(adapters: Iterable[Checked]) -> list[Finding]:
+    """The findings of adapters that still cannot be read."""
+    return [finding for checked in adapters if not checked.subject.adapter.readable for finding in checked.findings]
 
 
 def _why_left(finding: Finding, unsafe: bool, refused: bool) -> str:

@@ -43,6 +43,7 @@ directory-member       a member is marked as a directory: torch takes what is in
 memo-bomb              a memo slot would make other unpicklers than torch's reserve gigabytes
 too-large              it is too large to be followed (``complete`` is false)
 too-many-opcodes       the same
+unknown-codec          it encodes a text by a codec that is not followed (``complete`` is false)
 =====================  ===========================================================================================
 """
 

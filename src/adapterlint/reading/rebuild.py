@@ -5,6 +5,7 @@ The checks and their texts are those of torch 2.13 (``torch/_utils.py``, ``Tenso
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .picklevalues import (
@@ -285,11 +286,30 @@ def _size(items: Any = ()) -> Any:
     return tuple(items)
 
 
+_PLAIN_CODECS = frozenset({"latin1", "latin-1", "iso-8859-1", "ascii", "us-ascii", "utf-8", "utf8"})
+
+
 def _encode(text: Any, encoding: Any = "utf-8", errors: Any = "strict") -> Any:
     """``_codecs.encode``: how protocol 2 stores bytes. Other codecs than the plain ones are not run."""
-    if type(text) is str and encoding in ("latin1", "ascii", "utf-8") and errors == "strict":
+    if type(text) is not str or type(encoding) is not str or type(errors) is not str:
+        raise TypeError("encode() takes texts")
+    if encoding.lower() in _PLAIN_CODECS and errors == "strict":
         return text.encode(encoding)
-    return Opaque("bytes")
+    raise GaveUpError("unknown-codec", f"the pickle encodes a text as {encoding[:40]!r}, which is not followed")
+
+
+_DEVICE = re.compile(
+    r"(cpu|cuda|ipu|xpu|mkldnn|opengl|opencl|ideep|hip|ve|fpga|maia|xla|lazy|vulkan|mps|meta|hpu|mtia|privateuseone)"
+    r"(:[0-9]{1,3})?"
+)
+
+
+def _device(*arguments: Any) -> Opaque:
+    name = arguments[0] if arguments else None
+    if type(name) is str and _DEVICE.fullmatch(name) is None:
+        detail = "RuntimeError: Invalid device string"
+        raise RefusedError("bad-tensor", f"the pickle names a device {name[:40]!r}, which torch does not know", detail)
+    return Opaque("torch.device")
 
 
 def _bytearray(*arguments: Any) -> Opaque:
@@ -313,6 +333,7 @@ _REBUILDS: dict[str, Any] = {
     "collections.OrderedDict": _ordered,
     "collections.Counter": _counter,
     "torch.Size": _size,
+    "torch.device": _device,
     "_codecs.encode": _encode,
     "builtins.bytearray": _bytearray,
 }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from adapterlint.reading.problems import Problem
 
 _SUSPICIOUS = frozenset({"deflated", "memo-bomb"})
-_WHY_NOT_FOLLOWED = frozenset({"duplicate-member", "too-large", "too-many-opcodes"})
+_WHY_NOT_FOLLOWED = frozenset({"duplicate-member", "too-large", "too-many-opcodes", "unknown-codec"})
 
 
 class UnsafePickle(Rule):
