@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterlint.cli.reports import FORMATS
 from adapterlint.rules.examples import Example, llama_base, llama_tensors, lora_config, write, write_base
 
 HEAVY = {
@@ -62,7 +63,7 @@ def test_the_measure_measures() -> None:
     assert {"jsonschema", "importlib.metadata"} <= heavy(imported("-c", "import jsonschema, importlib.metadata"))
 
 
-@pytest.mark.parametrize("format_", ["full", "concise", "json", "github"])
+@pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("target", ["peft", "peft>=0.6,<0.14"])
 def test_check_imports_nothing_heavy(format_: str, target: str, tmp_path: Path) -> None:
     adapters = [
@@ -83,7 +84,7 @@ def test_other_commands_import_nothing_heavy(command: tuple[str, ...], tmp_path:
         command = ("show", str(write(Example("fine", lora_config(), llama_tensors()), tmp_path / "fine")))
     names = adapterlint(*command)
     assert heavy(names) <= at_start()
-    assert ("adapterlint.run" in names) == (command[0] in ("show", "rule"))
+    assert ("adapterlint.run" in names) == (command[0] == "rule")
 
 
 def test_only_the_reporter_asked_for_is_imported(tmp_path: Path) -> None:
@@ -91,3 +92,13 @@ def test_only_the_reporter_asked_for_is_imported(tmp_path: Path) -> None:
     names = adapterlint("check", str(fine), "--format", "json")
     assert "adapterlint.reporters.json" in names
     assert not names & {"adapterlint.reporters.full", "adapterlint.reporters.github"}
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_two_reports_import_two_reporters(format_: str, tmp_path: Path) -> None:
+    fine = write(Example("fine", lora_config(), llama_tensors()), tmp_path / "fine")
+    names = adapterlint("check", str(fine), "-o", f"{format_}={tmp_path / 'out'}", "--format", "json")
+    chosen = {f"adapterlint.reporters.{name}" for name in (format_, "json")}
+    parts = {f"adapterlint.reporters.{name}" for name in ("full", "matrix", "json")}  # that others are made of
+    assert chosen <= names
+    assert names & {f"adapterlint.reporters.{name}" for name in FORMATS} <= chosen | parts

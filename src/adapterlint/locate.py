@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from adapterlint.assemble import read_config
-from adapterlint.findings import CONFIG_FILE, Finding, Location
+from adapterlint.findings import CONFIG_FILE, Finding, Location, RemoveConfig, Safety, SetConfig
 from adapterlint.reading.jsontext import Document
-from adapterlint.report import Place, Reported
+from adapterlint.report import Place, Replacement, Report, Reported
 
 _CONTEXT = 1  # lines shown before the one that is meant
 _WHOLE = 6  # spans of up to so many lines are shown whole, longer ones by both ends
@@ -37,6 +37,42 @@ class Locator:
             end = start[0], start[1] + 1
         excerpt = tuple((line, document.line_text(line)) for line in _lines(start[0], end[0]))
         return Place(location, start, end, excerpt)
+
+
+def with_replacements(report: Report) -> Report:
+    """The report, each finding with its fix as text: safe fixes that only edit a readable config, and only those."""
+    document = lru_cache(maxsize=256)(read_config)
+    return report._replace(
+        findings=tuple(item._replace(replacement=_replacement(item.finding, document)) for item in report.findings)
+    )
+
+
+def _replacement(finding: Finding, read: Callable[[str], Document]) -> Replacement | None:
+    fix = finding.fix
+    if fix is None or fix.safety is not Safety.SAFE or finding.location.file != CONFIG_FILE:
+        return None
+    edits = [edit for edit in fix.edits if isinstance(edit, (SetConfig, RemoveConfig))]
+    document = read(finding.location.path)
+    if not edits or len(edits) != len(fix.edits) or not document.readable:
+        return None
+    from adapterlint.reading.jsonedit import EditError, apply_edits
+
+    old = document.text
+    try:
+        new = apply_edits(old.encode("utf-8"), edits).decode("utf-8")
+    except (EditError, UnicodeError):
+        return None
+    start = _shared(old, new)
+    same = _shared(old[start:][::-1], new[start:][::-1])
+    first, last = document.position(start), document.position(len(old) - same)
+    text = new[start : len(new) - same]
+    return Replacement(first, last, text, document.line_text(first[0]), document.line_text(last[0]))
+
+
+def _shared(one: str, other: str) -> int:
+    """Characters that two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
 
 
 def _lines(first: int, last: int) -> list[int]:

@@ -50,12 +50,39 @@ class Place(NamedTuple):
     excerpt: tuple[tuple[int, str], ...] = ()
 
 
+class Replacement(NamedTuple):
+    """A fix of the config as text: what lies between two places becomes another text.
+
+    Attributes:
+        start: (line, column) of the first character that goes.
+        end: (line, column) after the last one.
+        text: what stands there instead.
+        first_line: the text of the line of ``start``.
+        last_line: the text of the line of ``end``.
+    """
+
+    start: tuple[int, int]
+    end: tuple[int, int]
+    text: str
+    first_line: str
+    last_line: str
+
+
 class Reported(NamedTuple):
-    """A finding with its places worked out."""
+    """A finding with its places worked out; ``replacement`` only where a format asks for it."""
 
     finding: Finding
     place: Place
     related: tuple[Place, ...] = ()
+    replacement: Replacement | None = None
+
+
+class RuleDoc(NamedTuple):
+    """What a report says of a rule: its severity and its documentation, the docstring as it stands in the source."""
+
+    name: str
+    severity: str
+    text: str
 
 
 class AdapterReport(NamedTuple):
@@ -143,6 +170,7 @@ class Report(NamedTuple):
         internal_errors: tracebacks of rules that crashed, for ``--verbose`` and bug reports.
         operations: operations beyond loading that were asked about.
         releases: every release that the tool knows, as target texts, oldest first.
+        rules: code -> documentation, of the rules that found something.
     """
 
     tool_version: str
@@ -157,6 +185,7 @@ class Report(NamedTuple):
     internal_errors: tuple[str, ...] = ()
     operations: frozenset[str] = frozenset()
     releases: tuple[str, ...] = ()
+    rules: Mapping[str, RuleDoc] = {}
 
     @property
     def shown(self) -> tuple[Reported, ...]:

@@ -20,11 +20,12 @@ from adapterlint.report import (
     BaseReport,
     Report,
     Reported,
+    RuleDoc,
     SetReport,
     Summary,
     Verdict,
 )
-from adapterlint.rules.registry import set_rules
+from adapterlint.rules.registry import AnyRule, adapter_rules, set_rules
 from adapterlint.sets import Grouping, group, orders
 from adapterlint.suppress import Selection
 from adapterlint.verdicts import LOAD, OPERATIONS, loads_since, verdict, with_severity
@@ -179,7 +180,18 @@ def to_report(request: Request, run: Run, started: float) -> Report:
         internal_errors=tuple(run.errors),
         operations=request.operations,
         releases=tuple(str(target) for target in bundled()),
+        rules=_documented({item.finding.rule for item in kept}, bool(run.sets)),
     )
+
+
+def _documented(codes: set[str], sets: bool) -> dict[str, RuleDoc]:
+    """Documentation of the rules with these codes; those about sets are imported only where there are sets."""
+    known: tuple[AnyRule, ...] = (*adapter_rules(), *(set_rules() if sets else ()))
+    return {
+        rule.code: RuleDoc(rule.name, rule.severity.value, type(rule).__doc__ or "")
+        for rule in known
+        if rule.code in codes
+    }
 
 
 def _order(paths: list[str]) -> Callable[[Reported], tuple[Any, ...]]:

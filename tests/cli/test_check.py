@@ -15,7 +15,7 @@ from cli_util import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapterlint.cli.options import FORMATS
+from adapterlint.cli.reports import FORMATS
 from adapterlint.findings import Finding
 from adapterlint.model.subject import Subject
 from adapterlint.rules.examples import (

@@ -11,6 +11,7 @@ from adapterlint.rules.examples import BaseExample, Example, write, write_base
 from adapterlint.run import Request, check
 
 TEXT_FORMATS = ("full", "concise", "github")
+MACHINE_FORMATS = ("gitlab", "junit", "markdown", "rdjson")
 
 
 def report_of(

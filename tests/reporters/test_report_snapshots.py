@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reports_util import TEXT_FORMATS, report_of
+from reports_util import MACHINE_FORMATS, TEXT_FORMATS, report_of
 
+from adapterlint.cli.reports import FORMATS
 from adapterlint.report import Report
 from adapterlint.rules.examples import (
     Example,
@@ -101,7 +102,7 @@ def only(*codes: str) -> Selection:
 CASES: tuple[Callable[[], Report], ...] = (clean, rank, heads, merging, prefixes, broken, names, nothing)
 
 
-@pytest.mark.parametrize("format_", [*TEXT_FORMATS, "json"])
+@pytest.mark.parametrize("format_", [*TEXT_FORMATS, *MACHINE_FORMATS, "json"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_snapshot(case: Callable[[], Report], format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,12 +134,7 @@ def test_same_again(case: Callable[[], Report], tmp_path: Path, monkeypatch: pyt
     for place in ("first", "second"):
         monkeypatch.chdir(tmp_path / place)
         report = case()
-        texts.append(
-            [
-                importlib.import_module(f"adapterlint.reporters.{name}").render(report)
-                for name in (*TEXT_FORMATS, "json")
-            ]
-        )
+        texts.append([importlib.import_module(f"adapterlint.reporters.{name}").render(report) for name in FORMATS])
     assert texts[0] == texts[1]
 
 

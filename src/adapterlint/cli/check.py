@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from adapterlint.cli.options import FORMATS, request_options, to_request
-from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, guarded, write
+from adapterlint.cli.options import request_options, to_request
+from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, guarded
+from adapterlint.cli.reports import FORMATS, destinations, write
 from adapterlint.findings import Severity
 from adapterlint.report import Report
 from adapterlint.run import check
@@ -18,7 +19,15 @@ SEVERITIES = [severity.value for severity in reversed(Severity)]
 
 @click.command("check")
 @request_options
-@click.option("--format", "format_", type=click.Choice(FORMATS), default="full", show_default=True)
+@click.option(
+    "-o",
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="FORMAT[=FILE]",
+    help=f"Write a report, to the standard output or to FILE; repeatable. Formats: {', '.join(FORMATS)}.",
+)
+@click.option("--format", "format_", type=click.Choice(FORMATS), help="The same as -o FORMAT.  [default: full]")
 @click.option("--fail-on", type=click.Choice([*SEVERITIES, "never"]), default="error", show_default=True)
 @click.option(
     "--against",
@@ -28,11 +37,19 @@ SEVERITIES = [severity.value for severity in reversed(Severity)]
 )
 @click.option("--exit-zero", is_flag=True, help="Exit 0 whatever is found (internal errors still exit 2).")
 @guarded
-def command(format_: str, fail_on: str, exit_zero: bool, against: tuple[str, ...], **options: Any) -> None:
+def command(
+    reports: tuple[str, ...],
+    format_: str | None,
+    fail_on: str,
+    exit_zero: bool,
+    against: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Say what PEFT will do with the adapters at and below PATHS.
 
     Several PATHS that are adapters are one set, loaded in that order.
     """
+    wanted = destinations(reports, format_)
     request = to_request(options)
     if against:
         from adapterlint.joining import check_against
@@ -40,7 +57,7 @@ def command(format_: str, fail_on: str, exit_zero: bool, against: tuple[str, ...
         report = check_against(request, against)
     else:
         report = check(request)
-    write(report, format_)
+    write(report, wanted)
     sys.exit(exit_code(report, fail_on, exit_zero))
 
 

@@ -12,7 +12,6 @@ from adapterlint.sets import Grouping
 from adapterlint.suppress import Selection
 from adapterlint.verdicts import OPERATIONS
 
-FORMATS = ("full", "concise", "json", "github")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

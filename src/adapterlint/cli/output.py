@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import click
 from adapterlint.checking import BaseNotFoundError
 from adapterlint.discover import NotFoundError
 from adapterlint.model.target import TargetError
-from adapterlint.report import Report
 from adapterlint.reporters.text import printable
 
 EXIT_FINDINGS = 1
@@ -59,11 +57,3 @@ def echo(text: str) -> None:
     """Print a text; characters that the stream's encoding lacks stand as escapes."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding), color=use_color())
-
-
-def write(report: Report, format_: str) -> None:
-    """Print a report; tracebacks of crashed rules go to the standard error stream."""
-    reporter = importlib.import_module(f"adapterlint.reporters.{format_}")
-    echo(reporter.render(report, color=use_color()))
-    for trace in report.internal_errors:
-        click.echo(f"internal error:\n{trace}", file=sys.stderr)

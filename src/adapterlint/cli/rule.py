@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import tempfile
 import textwrap
@@ -19,6 +18,7 @@ from adapterlint.report import Report, Reported
 from adapterlint.reporters import json as json_report
 from adapterlint.reporters.folding import fold_effects
 from adapterlint.reporters.full import finding_lines
+from adapterlint.reporters.ruledoc import sections
 from adapterlint.reporters.text import paint
 from adapterlint.rules.examples import AnyExample, SetExample, write_any
 from adapterlint.rules.registry import AnyRule, all_rules
@@ -144,7 +144,7 @@ def as_dict(item: Page) -> dict[str, Any]:
         "needs": list(rule.needs),
         "fix": item.fix.value if item.fix else None,
         "url": f"{DOC_URL}{rule.name}/",
-        "sections": dict(sections(rule)),
+        "sections": dict(sections(type(rule).__doc__ or "")),
         "effects": _effects(item),
         "valid": [example.title for example in rule.valid()],
         "invalid": [
@@ -164,13 +164,6 @@ def _without(value: Any, root: str) -> Any:
     if isinstance(value, list):
         return [_without(item, root) for item in value]
     return {key: _without(item, root) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def sections(rule: AnyRule) -> Iterator[tuple[str, str]]:
-    """Headings of the rule's documentation with their texts."""
-    for part in inspect.cleandoc(type(rule).__doc__ or "").split("## ")[1:]:
-        heading, _, text = part.partition("\n")
-        yield heading.strip(), text.strip()
 
 
 def _effects(item: Page) -> list[str]:
@@ -204,7 +197,7 @@ def _page_lines(item: Page, color: bool) -> Iterator[str]:
     yield paint(f"{rule.code} {rule.name}", "strong", color)
     fix = f"{item.fix.value} fix" if item.fix else "no fix"
     yield f"{rule.severity.value}, {fix}, needs {', '.join(rule.needs)}, since {rule.since}"
-    for heading, text in sections(rule):
+    for heading, text in sections(type(rule).__doc__ or ""):
         yield from ("", paint(heading, "frame", color), textwrap.indent(text, "  "))
     effects = _effects(item)
     if effects:

@@ -14,6 +14,7 @@ from adapterlint.report import Place, Report, Reported
 from adapterlint.reporters.closing import summary, verdicts
 from adapterlint.reporters.folding import fold_effects
 from adapterlint.reporters.full import path_of
+from adapterlint.reporters.places import relative
 from adapterlint.reporters.text import clipped, plural, printable
 
 LIMIT = 10
@@ -34,7 +35,8 @@ def render(report: Report, color: bool = False) -> str:
             lines.append(_command(kind, item, report))
     left = [plural(seen[kind] - LIMIT, f"more {kind}", f"more {kind}s") for kind in seen if seen[kind] > LIMIT]
     if left:
-        lines.append(f"left out: {', '.join(left)} (GitHub shows {LIMIT} of a kind); use another format to see all")
+        rest = "the job summary has all" if os.environ.get("GITHUB_STEP_SUMMARY") else "use another format to see all"
+        lines.append(f"left out: {', '.join(left)} (GitHub shows {LIMIT} of a kind); {rest}")
     plain = (line.replace("##[", "#\\x23[") for line in (*verdicts(report, color=False), *summary(report)))
     return "\n".join([*lines, *plain])  # the runner takes ##[ for a command wherever it stands
 
@@ -42,7 +44,7 @@ def render(report: Report, color: bool = False) -> str:
 def _command(kind: str, item: Reported, report: Report) -> str:
     finding = item.finding
     properties = {
-        "file": printable(_relative(path_of(item.place.location))),
+        "file": printable(relative(path_of(item.place.location))),
         **_span(item.place),
         "title": f"{finding.rule} {finding.name}",
     }
@@ -71,15 +73,6 @@ def _span(place: Place) -> dict[str, str]:
     if place.start[0] != place.end[0]:
         return lines
     return {"line": lines["line"], "col": str(place.start[1]), **lines, "endColumn": str(place.end[1])}
-
-
-def _relative(path: str) -> str:
-    """The path from the workspace's root, or from the working directory, where it lies below one of them."""
-    absolute = os.path.abspath(path)
-    for root in (os.environ.get("GITHUB_WORKSPACE"), os.getcwd()):
-        if root and os.path.commonpath([os.path.abspath(root), absolute]) == os.path.abspath(root):
-            return os.path.relpath(absolute, root)
-    return path
 
 
 def _data(text: str) -> str:

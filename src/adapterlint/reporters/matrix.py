@@ -47,18 +47,17 @@ def rows(report: Report) -> list[Row]:
 def render(report: Report, color: bool = False) -> str:
     """A table: neighbouring targets on which nothing differs share a column; reasons stand below, numbered."""
     table = rows(report)
-    spans = list(_columns(table, len(report.targets)))
-    heads = [fold(report.targets[first : last + 1], report.releases).removeprefix("peft ") for first, last in spans]
+    columns = list(spans(report, table))
     notes: dict[str, int] = {}
-    lines = [["", *heads]]
-    roles: list[list[str]] = [[""] * (len(heads) + 1)]
+    lines = [["", *(title for title, _ in columns)]]
+    roles: list[list[str]] = [[""] * (len(columns) + 1)]
     for row in table:
-        cells = [row.verdicts[first] for first, _ in spans]
+        cells = [row.verdicts[index] for _, index in columns]
         lines.append([clipped(row.name, _NAME_LENGTH), *(_cell(verdict, notes) for verdict in cells)])
         roles.append(["strong", *(_ROLES[verdict.outcome] for verdict in cells)])
     text = [*_align(lines, roles, color)]
     if notes:
-        text += ["", *(f"[{number}] {reason}" for reason, number in notes.items())]
+        text += ["", *(f"[{number}] {why}" for why, number in notes.items())]
     return "\n".join(text)
 
 
@@ -77,7 +76,7 @@ def as_dict(report: Report) -> dict[str, Any]:
                         "outcome": verdict.outcome.value,
                         "rules": list(verdict.rules),
                         "exception": verdict.exception,
-                        "reason": _reason(verdict),
+                        "reason": reason(verdict),
                         "assumes": list(verdict.assumes),
                     }
                     for target, verdict in zip(report.targets, row.verdicts, strict=True)
@@ -91,6 +90,12 @@ def as_dict(report: Report) -> dict[str, Any]:
 def render_json(report: Report) -> str:
     """The matrix as JSON text."""
     return json.dumps(as_dict(report), indent=2, ensure_ascii=False)
+
+
+def spans(report: Report, table: Sequence[Row]) -> Iterator[tuple[str, int]]:
+    """Columns, as (title, position of a target): neighbouring targets on which nothing differs share one."""
+    for first, last in _columns(table, len(report.targets)):
+        yield fold(report.targets[first : last + 1], report.releases).removeprefix("peft "), first
 
 
 def _columns(table: Sequence[Row], count: int) -> Iterator[tuple[int, int]]:
@@ -109,11 +114,12 @@ def _same(one: Verdict, other: Verdict) -> bool:
 def _cell(verdict: Verdict, notes: dict[str, int]) -> str:
     if verdict.outcome is Outcome.LOADS:
         return "loads"
-    number = notes.setdefault(_reason(verdict), len(notes) + 1)
+    number = notes.setdefault(reason(verdict), len(notes) + 1)
     return f"{verdict.outcome.value} [{number}]"
 
 
-def _reason(verdict: Verdict) -> str:
+def reason(verdict: Verdict) -> str:
+    """Why a cell says what it says: the rules, and what happens; empty for ``loads``."""
     if verdict.outcome is Outcome.LOADS:
         return ""
     return f"{', '.join(verdict.rules)}: {said(verdict, '')}"
