@@ -217,7 +217,7 @@ def describe(proof: Proof, equal: Equality | None = None) -> str:
     parts += [f"{old} converted to {new}" for old, new in proof.converted]
     parts += [f"{name} removed, its tensors being elsewhere" for name in proof.removed]
     if equal is not None:
-        where = f"{equal.error:.1e} of its largest element, in {equal.module}" if equal.module else "nothing"
+        where = f"{equal.error:.1e} of its largest row, in {equal.module}" if equal.module else "nothing"
         parts.append(
             f"what is added to {equal.modules} modules differs by {where} (up to {equal.tolerance:.1e} is rounding)"
         )

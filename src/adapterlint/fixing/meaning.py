@@ -32,8 +32,8 @@ class Equality:
 
     Attributes:
         modules: how many modules were compared.
-        error: the largest difference of an element of what is added to a module, relative to the largest element of
-            ``|scale| |B| |A|`` (of ``|saved - base|``, for a saved module) there.
+        error: the largest difference of a row of what is added to a module (its Euclidean norm), relative to the
+            largest row of ``|scale| |B| |A|`` there (of ``|saved - base|``, for a saved module).
         module: where that is; None if nothing differs.
         tolerance: what it may be: four roundings of the dtype that the new tensors of that module have.
         complaints: modules where it is more, one sentence each.
@@ -98,7 +98,7 @@ def compare(old: Subject, new: Subject) -> Equality:
         error = _difference(one, two)
         if error > tolerance:
             complaints.append(
-                f"{name} would change by {error:.1e} of its largest element, and rounding explains {tolerance:.1e}"
+                f"{name} would change by {error:.1e} of its largest row, and rounding explains {tolerance:.1e}"
             )
         if error > worst:
             worst, where, allowed = error, name, tolerance
@@ -132,21 +132,85 @@ def _additions(subject: Subject) -> dict[str, _Added]:
 
 
 def _difference(old: _Added, new: _Added) -> float:
-    """The largest difference of an element, relative to the largest that rounding can refer to."""
+    """The largest difference of a row, relative to the largest that rounding can refer to."""
     import numpy as np
 
-    largest = size = 0.0
-    one, two = _Rows(old), _Rows(new)
-    shape = max(one.shape, two.shape)
+    both = [each for each in (old, new) if each != _Added()]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite makes an infinite difference
+        if all(each.product is not None and each.saved is None for each in both):
+            found = _of_products(old.product, new.product)
+        else:
+            found = _of_rows(_Rows(old), _Rows(new))
+    difference, size = found
+    if difference == 0:
+        return 0.0
+    return difference / size if size and isfinite(difference) and isfinite(size) else inf
+
+
+def _of_products(old: _Product | None, new: _Product | None) -> tuple[float, float]:
+    """The largest row of the difference of two products, and of what rounding refers to, without multiplying them out.
+
+    ``C E``, of all B side by side and all A below one another, has the row norms of ``C R^T``, if ``E^T = Q R``. Where
+    both have the same A, the difference of the two B serves as C, so that equal products differ by nothing.
+    """
+    import numpy as np
+
+    sides = [_Side(sign, pair) for sign, pair in ((-1.0, old), (1.0, new)) if pair is not None]
+    alike = len(sides) == 2 and np.array_equal(sides[0].a, sides[1].a)
+    below = sides[0].a if alike else np.concatenate([side.a for side in sides])
+    if not np.isfinite(below).all():
+        return inf, inf
+    root = np.asarray(np.linalg.qr(below.T, mode="r")).T
+    difference = size = 0.0
+    count, step = sides[0].b.shape[0], max(1, BLOCK // max(1, len(below)))
+    for start in range(0, count, step):
+        blocks = [side.rows(np.arange(start, min(start + step, count))) for side in sides]
+        beside = blocks[0] + blocks[1] if alike else np.concatenate(blocks, axis=1)
+        difference = max(difference, _norm(beside @ root))
+        for side, block in zip(sides, blocks, strict=True):
+            size = max(size, _largest(np.einsum("ij,ij->i", np.abs(block) @ side.gram, np.abs(block))))
+    return difference, float(np.sqrt(size))
+
+
+class _Side:
+    """One of two products: A in whole, without its rows of zeros, and B some rows at a time."""
+
+    def __init__(self, sign: float, pair: _Product) -> None:
+        import numpy as np
+
+        a = read_rows(pair.a, np.arange(pair.a.shape[0]))
+        a = a.reshape(len(a), -1)
+        self._used = a.any(axis=1)
+        self._factor = sign * pair.scale
+        self.a = a[self._used]
+        self.b = pair.b
+        self.gram = np.abs(self.a) @ np.abs(self.a).T
+
+    def rows(self, indices: Array) -> Array:
+        """Rows of B with its scale, without what meets rows of zeros."""
+        return read_rows(self.b, indices).reshape(len(indices), -1)[:, self._used] * self._factor
+
+
+def _of_rows(old: _Rows, new: _Rows) -> tuple[float, float]:
+    """The same, some rows at a time."""
+    import numpy as np
+
+    difference = size = 0.0
+    shape = max(old.shape, new.shape)
     step = max(1, BLOCK // max(shape[1:] or (1,)))
     for start in range(0, shape[0] if shape else 0, step):
         indices = np.arange(start, min(start + step, shape[0]))
-        (had, had_size), (has, has_size) = one.rows(indices, shape), two.rows(indices, shape)
-        largest = max(largest, _largest(has - had))
-        size = max(size, _largest(had_size), _largest(has_size))
-    if largest == 0:
-        return 0.0
-    return largest / size if size and isfinite(largest) else inf
+        (had, had_size), (has, has_size) = old.rows(indices, shape), new.rows(indices, shape)
+        difference = max(difference, _norm(has - had))
+        size = max(size, _norm(had_size), _norm(has_size))
+    return difference, size
+
+
+def _norm(rows: Array) -> float:
+    """The largest norm of a row."""
+    import numpy as np
+
+    return _largest(np.linalg.norm(rows.reshape(len(rows), -1), axis=1))
 
 
 def _largest(values: Array) -> float:

@@ -10,6 +10,7 @@ from adapterlint.findings import PICKLE_FILE, ConvertWeights, Edit, Finding, Fix
 from adapterlint.fixing import foreign
 from adapterlint.fixing.errors import PlanError
 from adapterlint.fixing.forms import FORMS, Form, FormError, plan_form
+from adapterlint.fixing.layout import tensor_bytes
 from adapterlint.fixing.resolve import AdapterEdits
 from adapterlint.fixing.simulate import TENSOR_EDITS, apply_to_model, compose, ends_planning
 from adapterlint.model.subject import SetSubject, Subject
@@ -212,9 +213,15 @@ def _form(form: Form, subject: SetSubject, states: dict[str, _State], run: Run, 
     try:
         for path, own in zip(subject.paths, edits, strict=True):
             if own:
+                before = _tensor_bytes(states[path])
                 states[path].apply(own, f"{form}: {FORMS[form]}")
+                states[path].titles[-1] += f" ({before:,} bytes of tensors become {_tensor_bytes(states[path]):,})"
     except PlanError as error:
         plan.refusals.append(Refusal(subject.paths, form, error.reason))
+
+
+def _tensor_bytes(state: _State) -> int:
+    return sum(tensor_bytes(item.dtype, item.shape) or 0 for item in state.subject.adapter.tensors.values())
 
 
 def _left(run: Run, states: dict[str, _State], request: Request) -> list[Finding]:
