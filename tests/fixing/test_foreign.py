@@ -347,3 +347,54 @@ def test_torchtune_itself_exports_the_same(tmp_path: Path) -> None:
     ours = load_file(convert("torchtune-lora", tmp_path) / SAFETENSORS_FILE)
     assert ours.keys() == exported.keys()
     assert all(np.array_equal(ours[name], each.numpy()) for name, each in exported.items())
+
+
+# -- checkpoints as a training loop writes them ------------------------------------------------------------------------
+
+Made = tuple[Path, dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A directory with the adapter as PEFT saves it, and the state of the whole model that was trained."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    path = tmp_path_factory.mktemp("trained")
+    base = AutoModelForSequenceClassification.from_pretrained(FIXTURES / "base" / "seed")
+    config = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], init_lora_weights=False)
+    model = get_peft_model(base, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    model.save_pretrained(path)
+    return path, {name: each.clone().contiguous() for name, each in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "adapter_model.bin"])
+@pytest.mark.parametrize("what", ["everything", "trained only", "nested"])
+@pytest.mark.parametrize("way", ["--inplace", "--output"])
+def test_a_raw_checkpoint_becomes_what_peft_would_have_saved(
+    file: str, what: str, way: str, trained: Made, tmp_path: Path
+) -> None:
+    saved, state = trained
+    if what == "nested" and file != "adapter_model.bin":
+        pytest.skip("a state under a key is looked for in PEFT's own file only")
+    if what == "trained only":
+        state = {name: each for name, each in state.items() if "lora_" in name or "modules_to_save" in name}
+    path = tmp_path / "a"
+    path.mkdir()
+    shutil.copy(saved / CONFIG_FILE, path)
+    if file.endswith(".bin"):
+        torch.save({"state_dict": state} if what == "nested" else state, path / file)
+    else:
+        save_file({name: each.numpy() for name, each in state.items()}, path / file)
+    where = ("--inplace",) if way == "--inplace" else ("--output", tmp_path / "out")
+    done = run("fix", path, "--base", FIXTURES / "base" / "seed", "--unsafe-fixes", *where)
+    assert done.exit_code == 0, done.output
+    result = path if way == "--inplace" else tmp_path / "out" / "a"
+    found, wanted = load_file(result / SAFETENSORS_FILE), load_file(saved / SAFETENSORS_FILE)
+    assert wanted.keys() <= found.keys()
+    assert all(found[name].tobytes() == each.tobytes() for name, each in wanted.items())
+    assert sorted(os.listdir(result)) == [CONFIG_FILE, SAFETENSORS_FILE]

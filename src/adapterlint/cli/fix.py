@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -148,11 +149,19 @@ class Fix:
                 proofs += self._apply(run, plan)
                 self._titles(plan)
                 self._plan_json(plan)
-            if not plan.reread or self._options["output"]:
+            if not plan.reread:
                 break
+            if self._options["output"]:
+                self._go_on_in(self._options["output"], plan)
             run = examine(self._request)
             plan = make_plan(run, self._request, self._options["unsafe"])
         return self._finish(plan, proofs)
+
+    def _go_on_in(self, output: str, plan: Plan) -> None:
+        """What is left after the first pass is to be done in the copies that it has made."""
+        names = [os.path.basename(os.path.abspath(item.path)) for item in plan.edits]
+        self._request = self._request._replace(paths=[os.path.join(output, name) for name in names])
+        self._options = {**self._options, "output": None}
 
     def _apply(self, run: Run, plan: Plan) -> list[Proof]:
         before = [finding for checked in run.adapters for finding in checked.findings]

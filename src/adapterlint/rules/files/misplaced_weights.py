@@ -132,7 +132,9 @@ def _fix(adapter: Adapter, found: tuple[str, ...]) -> Fix:
     if new in links:
         return Fix(f"Put {name} in the place of the broken link {new}", Safety.DISPLAY)
     clean = all(_is_canonical(tensor) for tensor in adapter.other_tensors[name])
-    return Fix(f"Rename {name} to {new}", Safety.SAFE if clean else Safety.UNSAFE, (RenameFile(name, new),))
+    if not clean:  # its tensors need other names, for which the file is written anew in any case
+        return Fix(f"Move the tensors of {name} to {SAFETENSORS_FILE}", Safety.UNSAFE, (ConvertWeights((name,)),))
+    return Fix(f"Rename {name} to {new}", Safety.SAFE, (RenameFile(name, new),))
 
 
 def _join(adapter: Adapter, found: tuple[str, ...], count: int) -> Fix:
