@@ -153,6 +153,16 @@ def test_a_form_is_reached_in_one_step(form: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 
+def test_the_checks_find_nothing_in_any_operation_that_lowrank_is_for(tmp_path: Path) -> None:
+    base = str(BASES["bert"][1])
+    fix([SEED / name for name in "abcd"], tmp_path, "--form", "lowrank", "--base", base)
+    done = command("check", "--format", "json", "--base", base, *(str(tmp_path / name) for name in "abcd"))
+    found = json.loads(done.stdout)["sets"][0]
+    assert {verdict["outcome"] for verdict in found["verdicts"].values()} == {"loads"}
+    for operation in ("hotswap", "merge", "mixed_batch", "native"):
+        assert {verdict["outcome"] for verdict in found["operations"][operation].values()} == {"loads"}, operation
+
+
 def test_the_plan_shows_what_is_computed(adapter: Path) -> None:
     done = command("fix", "--form", "portable", "--base", str(LLAMA), str(adapter))
     assert done.returncode == 1

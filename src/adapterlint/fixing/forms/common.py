@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adapterlint.findings import DropTensor, Edit, MakeTensor, SetConfig, Term, ZeroTensor
+from adapterlint.findings import DropTensor, Edit, MakeTensor, RemoveConfig, SetConfig, Term, ZeroTensor
 from adapterlint.fixing import terms
 from adapterlint.fixing.values import Stored, Values
 from adapterlint.model import features, peft
@@ -254,13 +254,18 @@ def zero_pair(name: str, base: Base | None, module: str, rank: int, dtype: str) 
 
 
 def config_edits(adapter: Adapter, wanted: Mapping[str, Any]) -> list[Edit]:
-    """What gives the config these values; a key that is absent and would be null, false or empty stays so."""
+    """What gives the config these values; a key that is absent and would be null, false or empty stays so.
+
+    A key that PEFT 0.4 did not have is removed instead of switched off: some releases refuse it.
+    """
     config = adapter.config or {}
-    return [
-        SetConfig(f"/{key}", value)
-        for key, value in wanted.items()
-        if (config[key] != value or type(config[key]) is not type(value) if key in config else bool(value))
-    ]
+    edits: list[Edit] = []
+    for key, value in wanted.items():
+        differs = config[key] != value or type(config[key]) is not type(value) if key in config else bool(value)
+        if differs:
+            off = not value and key not in ALWAYS and key in config
+            edits.append(RemoveConfig(f"/{key}") if off else SetConfig(f"/{key}", value))
+    return edits
 
 
 def plain_config(parts: Parts, rank: int, targets: list[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 The difference of a saved weight to the base's is factored exactly, that of a bias goes to ``lora_B.bias``. All
 adapters get one rank, the scale 1, the same targets and no saved modules: that also cures hot-swapping, mixed batches,
-transformers' own loading and weighted merging.
+transformers' own loading and, where no bias changed, weighted merging.
 """
 
 from __future__ import annotations

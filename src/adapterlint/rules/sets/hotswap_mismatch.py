@@ -64,7 +64,7 @@ class HotswapMismatch(SetRule):
     `"modules_to_save": ["classifier"]` in the first adapter only; `"lora_dropout": 0.1` in the second only.
 
     ## Fix
-    None that keeps the files as they are: train with equal targets and no saved modules, widest adapter first.
+    `adapterlint fix --form lowrank`: equal targets, one rank and scale, nothing saved whole (docs/forms.md).
 
     ## References
     - PEFT `utils/hotswap.py`.
