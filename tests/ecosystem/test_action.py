@@ -33,10 +33,13 @@ jobs:
             peft>=0.6
           base: {base}
           fail-on: {fail_on}
+          sarif-file: out/report.sarif
+          fix: "{fix}"
       - if: always()
         run: |
           echo "OUTPUTS errors=${{{{ steps.lint.outputs.errors }}}} warnings=${{{{ steps.lint.outputs.warnings }}}}"
           echo "REPORT $(head -c 20 '${{{{ steps.lint.outputs.report }}}}' | tr -d '\\n')"
+          echo "SARIF $(grep -c ruleId '${{{{ steps.lint.outputs.sarif }}}}')"
 """
 
 
@@ -45,7 +48,14 @@ def git(*arguments: str, cwd: Path) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
 
 
-def repository(directory: Path, adapters: list[str], base: str = "base", fail_on: str = "error") -> Path:
+def repository(
+    directory: Path,
+    adapters: list[str],
+    base: str = "base",
+    fail_on: str = "error",
+    fix: str = "false",
+    pointer: bool = False,
+) -> Path:
     """A repository with adapters of the seed set, the action in it, and a workflow that uses it."""
     directory.mkdir()
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True)
@@ -64,7 +74,10 @@ def repository(directory: Path, adapters: list[str], base: str = "base", fail_on
         shutil.copytree(ROOT / "fixtures" / "sets" / "seed" / name, directory / "adapters" / name)
     workflow = directory / ".github" / "workflows" / "lint.yml"
     workflow.parent.mkdir(parents=True)
-    workflow.write_text(WORKFLOW.format(base=base, fail_on=fail_on))
+    workflow.write_text(WORKFLOW.format(base=base, fail_on=fail_on, fix=fix))
+    if pointer:
+        weights = directory / "adapters" / adapters[0] / "adapter_model.safetensors"
+        weights.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3163320\n")
     git("init", "-q", "-b", "main", cwd=directory)
     git("add", "-A", cwd=directory)
     git("commit", "-qm", "adapters", cwd=directory)
@@ -85,18 +98,27 @@ def act(directory: Path) -> tuple[int, str]:
 
 
 def test_a_set_that_breaks(tmp_path: Path) -> None:
-    status, text = act(repository(tmp_path / "repository", ["a", "c", "d"]))
+    status, text = act(repository(tmp_path / "repository", ["a", "c", "d"], fix="true"))
     assert status != 0, text
     assert re.search(r"::error|❗", text), text
     assert "differing-saved-modules" in text, text
     assert "OUTPUTS errors=1 warnings=0" in text, text
     assert 'REPORT {  "version": 1' in text, text
+    assert re.search(r"SARIF [1-9]", text), text
+    assert "adapterlint fix" in text and "+++ adapters/c/adapter_config.json" in text, text
 
 
 def test_adapters_that_load(tmp_path: Path) -> None:
-    status, text = act(repository(tmp_path / "repository", ["a", "b"]))
+    status, text = act(repository(tmp_path / "repository", ["a", "b"], fix="true"))
     assert status == 0, text
     assert "OUTPUTS errors=0 warnings=0" in text, text
+
+
+def test_lfs_pointers(tmp_path: Path) -> None:
+    """A checkout without ``lfs: true``: an error that says so, never a silent pass."""
+    status, text = act(repository(tmp_path / "repository", ["a", "b"], pointer=True))
+    assert status != 0, text
+    assert "Git LFS pointer" in text, text
 
 
 def test_inputs_are_never_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 SEED = ROOT / "fixtures" / "sets" / "seed"
 
 
@@ -27,8 +29,7 @@ def tool(name: str) -> str:
     ("schema", "file"),
     [
         ("vendor.github-actions", "action.yml"),
-        ("vendor.github-workflows", ".github/workflows/ci.yml"),
-        ("vendor.github-workflows", ".github/workflows/schemas.yml"),
+        *(("vendor.github-workflows", f".github/workflows/{path.name}") for path in WORKFLOWS),
     ],
 )
 def test_schema(schema: str, file: str) -> None:
@@ -92,7 +93,7 @@ def test_outputs_and_summary_of_a_set_that_breaks(tmp_path: Path) -> None:
     assert [finding["rule"] for finding in findings if finding["severity"] == "error"] == ["AL501"]
     assert printed.startswith("::error ")
     assert "differing-saved-modules" in summary.read_text()
-    assert summary.read_text().count("```") == 2
+    assert "sarif" not in found and "stop-commands" not in printed
 
 
 def test_nothing_to_check_is_no_failure(tmp_path: Path) -> None:
@@ -122,3 +123,68 @@ def test_versions_are_release_numbers(tmp_path: Path, version: str) -> None:
     assert done.returncode == 2
     assert "version must be a release number" in done.stdout
     assert not (tmp_path / "adapterlint").exists()
+
+
+def test_sarif_file_and_fix(tmp_path: Path) -> None:
+    """A file below a directory that is made; the diff in the log, where no name is a command, and in the summary."""
+    sarif = tmp_path / "new" / "a b.sarif"
+    outputs, summary, printed = run_check(
+        tmp_path, f"{SEED}\n", ADAPTERLINT_SARIF_FILE=str(sarif), ADAPTERLINT_FIX="true"
+    )
+    found = dict(line.split("=", 1) for line in outputs.read_text().splitlines())
+    assert found["sarif"] == str(sarif)
+    assert [result["ruleId"] for result in json.loads(sarif.read_text())["runs"][0]["results"]][:1] == ["AL501"]
+    stop = re.search(r"^::stop-commands::(adapterlint-[0-9a-f]{32})\n(.*?)^::\1::$", printed, re.MULTILINE | re.DOTALL)
+    assert stop and "adapter_config.json" in stop[2]
+    assert "### adapterlint fix\n\n```diff\n" in summary.read_text()
+    assert summary.read_text().count("```") == 2
+
+
+def test_fix_fails_where_only_it_finds_something(tmp_path: Path) -> None:
+    shutil.copytree(SEED / "a", tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": ', '"no_such_key": 1,\n  "r": '))
+    for number, (fix, fail_on, status) in enumerate(
+        [("false", "error", "0"), ("true", "error", "1"), ("true", "never", "0")]
+    ):
+        (tmp_path / str(number)).mkdir()
+        more = {"ADAPTERLINT_FIX": fix, "ADAPTERLINT_FAIL_ON": fail_on, "ADAPTERLINT_TARGETS": ""}
+        outputs, _, printed = run_check(tmp_path / str(number), str(tmp_path / "adapter"), **more)
+        found = dict(line.split("=", 1) for line in outputs.read_text().splitlines())
+        assert found["status"] == status, printed
+
+
+def test_a_matcher_for_the_concise_format(tmp_path: Path) -> None:
+    """GitHub's problem matchers: JavaScript's expressions, of which these mean the same in Python."""
+    matchers = json.loads((ROOT / ".github" / "adapterlint-matcher.json").read_text())["problemMatcher"]
+    patterns = {item["owner"]: item["pattern"][0] for item in matchers}
+    command = [sys.executable, "-m", "adapterlint", "check", "fixtures/hostile", "fixtures/sets", "--format", "concise"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT).stdout.splitlines()
+    seen = dict.fromkeys(patterns, 0)
+    for line in lines:
+        found = {owner: match for owner, item in patterns.items() if (match := re.search(item["regexp"], line))}
+        severe = re.search(r": (error|warning) AL\d{3} ", line)
+        assert len(found) == bool(severe), line  # one annotation a finding, none for notes and the summary
+        for owner, match in found.items():
+            item = patterns[owner]
+            seen[owner] += 1
+            assert (ROOT / match[item["file"]]).exists() or "\\" in line or "..." in line, line
+            assert match[item["code"]].startswith("AL") and match[item["severity"]] in ("error", "warning")
+            assert not match[item["message"]].startswith("[*]")
+    assert all(count > 5 for count in seen.values()), seen
+
+
+def test_the_workflow_of_the_readme(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    (workflow,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "\njobs:" in block]
+    assert len(workflow.splitlines()) <= 10
+    file = tmp_path / "lint.yml"
+    file.write_text(workflow)
+    command = [tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    inputs = (ROOT / "action.yml").read_text().partition("\noutputs:")[0]
+    used = workflow.rpartition("with: {")[2].partition("}")[0]
+    assert used
+    for name in re.findall(r"([a-z-]+):", used):
+        assert f"\n  {name}:\n" in inputs

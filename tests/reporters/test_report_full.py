@@ -210,7 +210,7 @@ def test_fixable_counts() -> None:
     assert "Found 4 errors in 1 adapter" in text
     assert "; 1 fixable with `adapterlint fix`, 1 more with `adapterlint fix --unsafe-fixes`" in text
     alone = full.render(report_with(finding_at(Location("x"), fix=fixes[1])))
-    assert "; 1 with `adapterlint fix --unsafe-fixes`" in alone
+    assert "; 1 fixable with `adapterlint fix --unsafe-fixes`" in alone
 
 
 def test_counts_name_only_what_is_there() -> None:

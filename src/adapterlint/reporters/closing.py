@@ -113,8 +113,8 @@ def _fixable(shown: Sequence[Reported]) -> str:
     if found[Safety.SAFE]:
         text = f"; {found[Safety.SAFE]} fixable with `adapterlint fix`"
     if found[Safety.UNSAFE]:
-        more = "more " if text else ""
-        text += f"{',' if text else ';'} {found[Safety.UNSAFE]} {more}with `adapterlint fix --unsafe-fixes`"
+        how = ", {} more with" if text else "; {} fixable with"
+        text += f"{how.format(found[Safety.UNSAFE])} `adapterlint fix --unsafe-fixes`"
     return text
 
 
