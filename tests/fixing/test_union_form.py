@@ -132,6 +132,13 @@ def test_a_base_without_the_head_is_refused(tmp_path: Path) -> None:
         plan(subject(tmp_path, headless, a=head(), b=plain()), resolve(("peft",)))
 
 
+def test_no_file_helps_where_peft_loads_no_second_adapter(tmp_path: Path) -> None:
+    found = subject(tmp_path, bert_base(), a=head(task_type="SEQ_CLS"), b=head(task_type="SEQ_CLS"))
+    with pytest.raises(FormError, match=r"a has task_type SEQ_CLS, and PEFT 0\.13 loads no second adapter"):
+        plan(found, resolve(("peft==0.13.2",)))
+    assert plan(found, resolve(("peft>=0.13,<0.15",))) == [(), ()]
+
+
 def test_without_a_base_it_asks_for_one(tmp_path: Path) -> None:
     with pytest.raises(FormError, match="--base"):
         plan(subject(tmp_path, None, a=head(), b=plain()), resolve(("peft",)))

@@ -163,6 +163,35 @@ def test_the_checks_find_nothing_in_any_operation_that_lowrank_is_for(tmp_path: 
         assert {verdict["outcome"] for verdict in found["operations"][operation].values()} == {"loads"}, operation
 
 
+def reshaped(kind: str, root: Path) -> Path:
+    """The Llama base in other files."""
+    weights, base = load_file(LLAMA / "model.safetensors"), root / kind
+    base.mkdir()
+    shutil.copy(LLAMA / "config.json", base)
+    if kind == "torch":
+        torch = pytest.importorskip("torch")
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+        torch.save(tensors, base / "pytorch_model.bin")
+        return base
+    names, index = sorted(weights), {}
+    for number in range(3):
+        file = f"model-{number + 1:05}-of-00003.safetensors"
+        save_file({name: weights[name] for name in names[number::3]}, base / file, metadata={"format": "pt"})
+        index.update(dict.fromkeys(names[number::3], file))
+    (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return base
+
+
+@pytest.mark.parametrize("kind", ["shards", "torch"])
+def test_the_base_may_be_sharded_or_a_torch_file(kind: str, tmp_path: Path) -> None:
+    old = Maker(LLAMA, tmp_path / "old").adapter("a", ("q_proj",), {"lm_head": ["lm_head.weight"]})
+    for name, base in (("one", LLAMA), ("other", reshaped(kind, tmp_path))):
+        done = fix([old], tmp_path / name, "--form", "lowrank", "--base", str(base))
+        assert done.returncode in (0, 1), done.stderr  # AL111 asks for a base with a name
+    one, other = snapshot(tmp_path / "one"), snapshot(tmp_path / "other")
+    assert one == other and "a/adapter_model.safetensors" in one
+
+
 def test_the_plan_shows_what_is_computed(adapter: Path) -> None:
     done = command("fix", "--form", "portable", "--base", str(LLAMA), str(adapter))
     assert done.returncode == 1

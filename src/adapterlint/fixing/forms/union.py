@@ -34,6 +34,7 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
         raise FormError("the base is needed to copy modules from: give it with --base")
     for member in subject.members:
         _require(member)
+    _require_a_way(subject, targets)
     leaves = _leaves(subject, base)
     layers = _layers(subject) if any(version_key(target.version) < (0, 11) for target in targets) else {}
     return [(*_saved_edits(member, base, leaves), *_layer_edits(member, base, layers)) for member in subject.members]
@@ -43,6 +44,17 @@ def _require(member: Subject) -> None:
     require_lora(member)
     if member.adapter.get("trainable_token_indices"):
         raise FormError(f"{member.adapter.name} has trainable_token_indices, which PEFT keeps apart from saved modules")
+
+
+def _require_a_way(subject: SetSubject, targets: Sequence[Target]) -> None:
+    """Raises FormError where all targets are of PEFT 0.13, which loads no second adapter into a task class."""
+    first = subject.members[0].adapter
+    hopeless = all(version_key("0.13") <= version_key(target.version) < version_key("0.14") for target in targets)
+    if targets and hopeless and len(subject.members) > 1 and peft.implied_heads(first):
+        raise FormError(
+            f"{first.name} has task_type {first.get('task_type')}, and PEFT 0.13 loads no second adapter into "
+            f"{peft.model_class(first)}: no file can help there; the lowrank form does without task_type"
+        )
 
 
 def _leaves(subject: SetSubject, base: Base) -> tuple[str, ...]:
