@@ -291,7 +291,8 @@ class ConvertWeights(NamedTuple):
     """Write adapter_model.safetensors from the tensors of other files of the directory, which are then removed.
 
     Attributes:
-        files: the files, torch or safetensors ones, each with other tensors; plain names.
+        files: the files, torch or safetensors ones, each with other tensors; plain names, or the only one in a folder
+            of the directory, ``folder/name``.
         under: key of the dictionary that holds the tensors, in a torch file that has none at its top level.
         salvage: pass over the objects in a torch file that ``weights_only`` loading refuses.
         remove: further files that go, such as the index of the shards.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def test_the_table_has_every_rule_once(everything: dict[str, Any]) -> None:
     head, *rows = [line.split(None, 4) for line in result.stdout.rstrip("\n").split("\n")]
     assert head == ["code", "name", "severity", "fix", "needs"]
     assert [row[:3] for row in rows] == [[rule.code, rule.name, rule.severity.value] for rule in all_rules()]
-    assert [row[3] for row in rows] == [everything[rule.code]["fix"] or "-" for rule in all_rules()]
+    assert [row[3] for row in rows] == ["/".join(everything[rule.code]["fixes"]) or "none" for rule in all_rules()]
     assert [row[4] for row in rows] == [", ".join(rule.needs) for rule in all_rules()]
 
 
@@ -63,7 +64,19 @@ def test_the_fix_is_that_of_the_examples(everything: dict[str, Any]) -> None:
     for item in everything.values():
         found = {f["fix"] and f["fix"]["safety"] for shown in item["invalid"] for f in shown["findings"]}
         assert item["fix"] == next(safety for safety in order if safety in found)
+        assert item["fixes"] == [safety for safety in order[:2] if safety in found]
     assert {item["fix"] for item in everything.values()} == set(order)
+
+
+def test_a_rule_says_why_it_has_no_fix(everything: dict[str, Any]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "fixing.md").read_text()
+    for code, item in everything.items():
+        assert bool(item["fixes"]) or item["sections"]["Fix"].startswith("None"), code
+    # Notes are about operations that nobody asked for, or about nothing that breaks.
+    unfixed = [item for item in everything.values() if not item["fixes"] and item["severity"] != "note"]
+    assert [item["code"] for item in unfixed if f"| {item['code']} {item['name']} |" not in page] == []
+    for code, name in re.findall(r"^\| (AL\d+) (\S+) \|", page, re.MULTILINE):
+        assert everything[code]["name"] == name
 
 
 def test_nothing_names_the_temporary_directory(everything: dict[str, Any]) -> None:

@@ -364,7 +364,7 @@ def test_a_conversion_overwrites_nothing(tmp_path: Path) -> None:
     (path / SAFETENSORS_FILE).write_bytes(b"something else")
     with pytest.raises(PlanError, match="it exists"):
         apply_all([AdapterEdits(str(path), CONVERT)])
-    for name in ("../x.bin", "/etc/passwd", "a/b.bin", ".."):
+    for name in ("../x.bin", "/etc/passwd", "a/b/c.bin", "a/..", ".."):
         with pytest.raises(PlanError, match="is not the name of a file"):
             apply_all([AdapterEdits(str(path), (ConvertWeights((name,)),))])
         with pytest.raises(PlanError, match="is not the name of a file"):

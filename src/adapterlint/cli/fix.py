@@ -176,7 +176,7 @@ class Fix:
             shown = [checked for checked in state.adapters if checked.subject.adapter.path not in hidden]
             after = [finding for checked in shown for finding in checked.findings]
             after += _unreadable(checked for checked in state.adapters if checked not in shown)
-            return [text for equal in self._equal.values() for text in equal.complaints] + recheck(before, after)
+            return [text for equal in self._equal.values() for text in equal.complaints] + recheck(before, plan, after)
 
         links = self._options["replace_links"]
         backup = self._options["backup"]
@@ -189,6 +189,7 @@ class Fix:
 
     def _finish(self, plan: Plan, proofs: list[Proof]) -> int:
         if self._options["format_"] == "json":
+            self._left_json(plan)
             self._json["proofs"] = [self._proof(proof) for proof in proofs]
             click.echo(json.dumps(self._json, indent=2))
         else:
@@ -205,6 +206,9 @@ class Fix:
         for item in plan.edits:
             edits = [edit._asdict() for edit in item.edits]
             self._json["plans"].append({"path": item.path, "fixes": plan.titles.get(item.path, []), "edits": edits})
+        self._left_json(plan)
+
+    def _left_json(self, plan: Plan) -> None:
         self._json["refusals"] = [
             {"adapters": list(item.adapters), "form": item.form, "reason": item.reason} for item in plan.refusals
         ]

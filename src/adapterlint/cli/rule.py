@@ -6,6 +6,8 @@ import json
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +82,8 @@ class Shown(NamedTuple):
     root: str
 
 
-class Page(NamedTuple):
+@dataclass(frozen=True)
+class Page:
     """A rule with its examples run.
 
     Attributes:
@@ -94,8 +97,17 @@ class Page(NamedTuple):
     @property
     def fix(self) -> Safety | None:
         """The safest fix that some example gets; None if none gets any."""
-        found = {item.finding.fix.safety for shown in self.examples for item in shown.findings if item.finding.fix}
-        return next((safety for safety in Safety if safety in found), None)
+        return next((safety for safety in Safety if safety in self._offered), None)
+
+    @property
+    def fixes(self) -> tuple[Safety, ...]:
+        """The fixes that ``adapterlint fix`` applies to some example: without the flag, with it; what none of both does
+        is for a person, or for nobody."""
+        return tuple(safety for safety in (Safety.SAFE, Safety.UNSAFE) if safety in self._offered)
+
+    @cached_property
+    def _offered(self) -> set[Safety]:
+        return {item.finding.fix.safety for shown in self.examples for item in shown.findings if item.finding.fix}
 
     @property
     def effects(self) -> list[Effect]:
@@ -143,6 +155,7 @@ def as_dict(item: Page) -> dict[str, Any]:
         "severity": rule.severity.value,
         "needs": list(rule.needs),
         "fix": item.fix.value if item.fix else None,
+        "fixes": [safety.value for safety in item.fixes],
         "url": f"{DOC_URL}{rule.name}/",
         "sections": dict(sections(type(rule).__doc__ or "")),
         "effects": _effects(item),
@@ -178,7 +191,7 @@ def _table(pages: Sequence[Page], color: bool) -> Iterator[str]:
             item.rule.code,
             item.rule.name,
             item.rule.severity.value,
-            item.fix.value if item.fix else "-",
+            "/".join(item.fixes) or "none",
             ", ".join(item.rule.needs),
         )
         for item in pages
@@ -195,7 +208,7 @@ def _table(pages: Sequence[Page], color: bool) -> Iterator[str]:
 def _page_lines(item: Page, color: bool) -> Iterator[str]:
     rule = item.rule
     yield paint(f"{rule.code} {rule.name}", "strong", color)
-    fix = f"{item.fix.value} fix" if item.fix else "no fix"
+    fix = " and ".join(f"{safety.value} fix" for safety in item.fixes) or "no fix"
     yield f"{rule.severity.value}, {fix}, needs {', '.join(rule.needs)}, since {rule.since}"
     for heading, text in sections(type(rule).__doc__ or ""):
         yield from ("", paint(heading, "frame", color), textwrap.indent(text, "  "))

@@ -80,21 +80,22 @@ def _copy_tree(
         entries = sorted(os.listdir(source))
     for name in entries:
         if name != STAGE and name not in omit:
-            _copy_entry(os.path.join(source, name), os.path.join(target, names.get(name, name)), above, files)
+            inner = {left.partition("/")[2] for left in omit if left.startswith(f"{name}/")}
+            _copy_entry(os.path.join(source, name), os.path.join(target, names.get(name, name)), above, files, inner)
     with writing(source):
         # Its owner must be able to put it in place, and to remove it again.
         os.chmod(target, stat.S_IMODE(os.stat(source).st_mode) | stat.S_IRWXU)
         flush_directory(target)
 
 
-def _copy_entry(source: str, target: str, above: tuple[str, ...], files: Files) -> None:
+def _copy_entry(source: str, target: str, above: tuple[str, ...], files: Files, omit: set[str]) -> None:
     with writing(source):
         if os.path.isdir(source):
             real = os.path.realpath(source)
             if real in above:
                 raise RefusedError(source, "the link leads back to a directory that it is in, and cannot be copied")
             os.mkdir(target)
-            _copy_tree(source, target, (*above, real), set(), {}, files)
+            _copy_tree(source, target, (*above, real), omit, {}, files)
         elif os.path.isfile(source):
             copy_file(source, target)
             copy_attributes(source, target, strict=False)

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 from adapterlint.findings import ConvertWeights
 from adapterlint.fixing.errors import PlanError
-from adapterlint.fixing.records import is_plain_name
+from adapterlint.fixing.records import is_inside, is_plain_name
 from adapterlint.fixing.strided import Source, Strided
 from adapterlint.reading import pickled
 from adapterlint.reading.pickled import Archive, PickledTensor, shown
@@ -52,7 +52,7 @@ def convert(root: str, edit: ConvertWeights) -> Converted:
     metadata = dict(METADATA)
     size = at = 0
     for name in (*edit.files, *edit.remove):
-        if not is_plain_name(name):
+        if not is_plain_name(name) and not (edit.files == (name,) and is_inside(os.path.realpath(root), name)):
             raise PlanError(root, f"{name!r} is not the name of a file in the directory")
     for name in edit.files:
         path = os.path.join(root, name)

@@ -45,6 +45,7 @@ class Plan:
         refusals: forms that would lose meaning, with the reason.
         left: errors and warnings that have no fix, or none that was allowed.
         reread: the files must be written and read again before the rest can be planned.
+        foreseen: everything that the rules say of the planned state.
     """
 
     edits: list[AdapterEdits] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Plan:
     refusals: list[Refusal] = field(default_factory=list)
     left: list[Finding] = field(default_factory=list)
     reread: bool = False
+    foreseen: list[Finding] = field(default_factory=list)
 
 
 @dataclass
@@ -107,7 +109,8 @@ def make_plan(run: Run, request: Request, unsafe: bool, form: Form | None = None
             if edits:
                 plan.edits.append(AdapterEdits(path, edits, read_base(base.path) if base else None))
                 plan.titles[path] = state.titles
-    plan.left = _left(run, states, request)
+    plan.foreseen = _foreseen(run, states)
+    plan.left = _wanted(plan.foreseen, run, request)
     return plan
 
 
@@ -151,6 +154,8 @@ def _fix_adapter(state: _State, plan: Plan, run: Run, request: Request) -> bool:
         fixable = [finding for finding in fixable if finding.fix and (finding.fix.edits or finding.fix.form == "peft")]
         if not fixable:
             return False
+        # A safe fix first: what an unsafe one would choose may follow from it.
+        fixable.sort(key=lambda finding: finding.fix is None or finding.fix.safety is not Safety.SAFE)
         fix = fixable[0].fix
         assert fix is not None
         if fix in seen:
@@ -224,16 +229,16 @@ def _tensor_bytes(state: _State) -> int:
     return sum(tensor_bytes(item.dtype, item.shape) or 0 for item in state.subject.adapter.tensors.values())
 
 
-def _left(run: Run, states: dict[str, _State], request: Request) -> list[Finding]:
+def _foreseen(run: Run, states: dict[str, _State]) -> list[Finding]:
     found = [finding for state in states.values() for finding in state.findings]
     for checked in run.sets:
         found += check_set(_now(checked.subject, states)).findings
-    return _wanted(found, run, request)
+    return found
 
 
-def recheck(before: Sequence[Finding], after: Sequence[Finding]) -> list[str]:
-    """Complaints about a state after a fix: errors that were not there before."""
-    known = {(finding.rule, finding.location.pointer) for finding in before}
+def recheck(before: Sequence[Finding], plan: Plan, after: Sequence[Finding]) -> list[str]:
+    """Complaints about a state after a fix: errors that were not there before, and that the plan did not foresee."""
+    known = {(finding.rule, finding.location.pointer) for finding in (*before, *plan.foreseen)}
     return [
         f"{finding.rule} {finding.message}"
         for finding in after

@@ -161,6 +161,12 @@ def is_plain_name(name: str) -> bool:
     return name not in parts and os.path.basename(name) == name and "\0" not in name
 
 
+def is_inner_name(name: str) -> bool:
+    """Whether it names a file one folder down."""
+    folder, slash, file = name.partition("/")
+    return bool(slash) and is_plain_name(folder) and is_plain_name(file)
+
+
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value
 
@@ -174,7 +180,15 @@ def _harmless(step: Step, stage: str) -> bool:
         inside = os.path.normpath(step.source).split(os.sep)[0] == "new" and os.path.realpath(parent) == parent
         return inside and is_plain_name(step.target) and is_plain_name(os.path.basename(step.source))
     names = [step.source] if step.action == "remove" else [step.source, step.target]
-    return step.action in ("move", "remove", "keep") and all(map(is_plain_name, names))
+    if step.action in ("remove", "keep"):  # the weights of a folder go up
+        return all(is_plain_name(name) or is_inside(os.path.dirname(stage), name) for name in names)
+    return step.action == "move" and all(map(is_plain_name, names))
+
+
+def is_inside(root: str, name: str) -> bool:
+    """Whether it is a file one folder down, and the folder no link to elsewhere; ``root`` is a real path."""
+    folder = os.path.dirname(os.path.join(root, name))
+    return is_inner_name(name) and os.path.realpath(folder) == folder
 
 
 def _write(path: str, record: dict[str, Any]) -> None:

@@ -43,7 +43,14 @@ _FILE_EDITS = (StripBom, CutText, RecodeText, RenameFile, RewriteHeader)
 
 def ends_planning(edits: Iterable[Edit]) -> bool:
     """Whether the files must be read again after the edits before more can be planned."""
-    return any(isinstance(edit, _FILE_EDITS) or (isinstance(edit, SetConfig) and not edit.pointer) for edit in edits)
+    return any(isinstance(edit, _FILE_EDITS) or _changes_all(edit) for edit in edits)
+
+
+def _changes_all(edit: Edit) -> bool:
+    """Whether the whole config changes, or what is an adapter: weights that are taken out of a folder."""
+    if isinstance(edit, ConvertWeights):
+        return any("/" in name for name in edit.files)
+    return isinstance(edit, SetConfig) and not edit.pointer
 
 
 def apply_to_model(adapter: Adapter, edits: Iterable[Edit], base: Base | None) -> Adapter:

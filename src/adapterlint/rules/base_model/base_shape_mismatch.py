@@ -27,7 +27,7 @@ class BaseShapeMismatch(Rule):
     `lora_A.weight` of shape `[8, 2048]` for a base whose `q_proj` takes 4096 features.
 
     ## Fix
-    None.
+    None: the numbers of another base, or of one shard, do not fit this one. Give the base it was trained on.
 
     ## References
     - Measured on 0.4.0 to 0.21.2.

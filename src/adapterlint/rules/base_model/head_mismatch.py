@@ -25,7 +25,7 @@ class HeadMismatch(Rule):
     `classifier.weight` of 5 rows on a base with 3 labels.
 
     ## Fix
-    By hand: load the base with `num_labels=N`.
+    None in the files: the head was trained for other labels. Load the base with `num_labels=N`.
 
     ## References
     - Measured on 0.4.0 to 0.21.2.

@@ -38,7 +38,8 @@ class UnmergeableAdapter(Rule):
     `"target_modules": ["q_proj", "embed_tokens"]` on a base with tied embeddings.
 
     ## Fix
-    By hand: untie the embeddings first (load with `tie_word_embeddings=False` and copy the weight), or do not merge.
+    None in the files: untie the embeddings first (load with `tie_word_embeddings=False` and copy the weight), or do not
+    merge.
 
     ## References
     - PEFT `tuners/lora/layer.py`, `merge`; `tuners/tuners_utils.py`, `_check_merge_allowed`; peft#2018.

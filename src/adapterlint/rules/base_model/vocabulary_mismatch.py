@@ -25,7 +25,8 @@ class VocabularyMismatch(Rule):
     `embed_tokens.weight` of 32,004 rows on a base of 32,000.
 
     ## Fix
-    By hand: call `model.resize_token_embeddings(N)` before loading the adapter.
+    None in the files: the rows that this base lacks were trained. Call `model.resize_token_embeddings(N)` before
+    loading the adapter.
 
     ## References
     - peft#2290, peft#1554, vllm#3994; measured on 0.4.0 to 0.21.2.

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from adapterlint.findings import (
     CONFIG_FILE,
+    CutText,
     Effect,
     Finding,
     Fix,
     Location,
+    RecodeText,
     Safety,
     SetConfig,
     Severity,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from adapterlint.reading.problems import Problem
 
 _KINDS = frozenset({"bom", "bad-json", "not-utf8", "empty", "bad-number", "too-deep"})
+_TITLES = {"bom": "take the byte order mark away", "not-utf8": "write the file as UTF-8"}
 _NO_SUBSCRIPT = {type(None): "NoneType", bool: "bool", int: "int", float: "float"}
 
 
@@ -91,13 +94,7 @@ class BrokenConfig(Rule):
             yield self.finding(problem.message, subject.at_file(CONFIG_FILE), effects=effects)
 
     def _unreadable(self, subject: Subject, problem: Problem) -> Finding:
-        fix = None
-        if problem.kind == "bom":
-            fix = Fix("Take the byte order mark away", Safety.SAFE, (StripBom(),))
-        elif problem.mend:
-            recoded = problem.kind == "not-utf8"
-            title = "Write the file as UTF-8" if recoded else "Take away the commas and comments that JSON has not"
-            fix = Fix(title, Safety.SAFE, problem.mend)
+        fix = _mended([item for item in subject.adapter.config_problems if item.fatal])
         place = Location(subject.adapter.path, CONFIG_FILE, offset=problem.offset)
         return self.finding(problem.message, place, effects=(raises("peft", str(problem.detail)),), fix=fix)
 
@@ -108,6 +105,19 @@ class BrokenConfig(Rule):
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
             fix = Fix("Take the object out of the list", Safety.SAFE, (SetConfig("", value[0]),))
         return self.finding(message, subject.at_config(), effects=tuple(_not_an_object(value)), fix=fix)
+
+
+def _mended(problems: list[Problem]) -> Fix | None:
+    """All that makes the file unreadable put right; None if something cannot be."""
+    edits: list[StripBom | CutText | RecodeText] = []
+    titles = []
+    for problem in problems:
+        if problem.kind != "bom" and not problem.mend:
+            return None
+        edits += [StripBom()] if problem.kind == "bom" else problem.mend
+        titles.append(_TITLES.get(problem.kind, "take away the commas and comments that JSON has not"))
+    title = " and ".join(titles)
+    return Fix(title[:1].upper() + title[1:], Safety.SAFE, tuple(edits))
 
 
 def _not_an_object(value: Any) -> Iterator[Effect]:

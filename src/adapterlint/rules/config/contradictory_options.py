@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from adapterlint.findings import Effect, Finding, Fix, Safety, SetConfig, Severity, raises
+from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, SetConfig, Severity, raises
 from adapterlint.model import schema
 from adapterlint.model.features import tempered
+from adapterlint.model.keys import Kind
 from adapterlint.model.schema import ConfigType
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
+from adapterlint.rules.tensors.uncovered_tensor import derive_targets, list_targets
 
 # First releases whose config class has the check, by type.
 _TEXT_TARGETS = {
@@ -80,7 +82,9 @@ class ContradictoryOptions(Rule):
 
     ## Fix
     Safe: a `layers_pattern` that has no layers to apply to is set to null, AdaLoRA gets a `total_step`, which only its
-    training reads.
+    training reads; what goes with a list of targets only gets one, of the modules that have tensors; of `lora_bias` and
+    `use_dora` the one without tensors goes. Unsafe: `megatron_config` goes, for a DoRA that is loaded elsewhere. None
+    where both options have tensors, or a value is missing that only training knew.
 
     ## References
     - PEFT `__post_init__` of the config classes; measured on 0.4.0 to 0.21.2.
@@ -128,7 +132,24 @@ class ContradictoryOptions(Rule):
             if item.fixable:
                 edits = (SetConfig(f"/{item.key}", item.value),)
                 fix = Fix(f"Set {item.key} to {'null' if item.value is None else item.value}", Safety.SAFE, edits)
+            elif subject.adapter.is_lora and subject.adapter.readable:
+                fix = _shown(subject, item.key)
             yield self.finding(item.message, subject.at_field(item.key), effects=item.effects, fix=fix)
+
+
+def _shown(subject: Subject, key: str) -> Fix | None:
+    """What the tensors show to be meant."""
+    adapter = subject.adapter
+    kinds = {stored.kind for stored in adapter.keys}
+    if key in ("layers_to_transform", "layers_pattern"):
+        names = derive_targets(subject)
+        return list_targets(subject, names) if names else None
+    if key == "lora_bias" and not {Kind.LORA_BIAS, Kind.MAGNITUDE} <= kinds:
+        idle = "lora_bias" if Kind.LORA_BIAS not in kinds else "use_dora"
+        return Fix(f"Remove {idle}, of which no tensor is stored", Safety.SAFE, (RemoveConfig(f"/{idle}"),))
+    if key == "use_dora" and adapter.get("megatron_config"):
+        return Fix("Remove megatron_config", Safety.UNSAFE, (RemoveConfig("/megatron_config"),))
+    return None
 
 
 def _by_type(kind: ConfigType, config: Any) -> Iterator[Contradiction]:

@@ -26,7 +26,8 @@ class ExplosivePattern(Rule):
     `"target_modules": "(.*.*)*proj"`.
 
     ## Fix
-    By hand: write the pattern without a repeat inside a repeat, or list the modules.
+    None: what the pattern was to match must not be guessed. Write it without a repeat inside a repeat, or list the
+    modules.
 
     ## References
     - Python's `re` backtracks without a limit; PEFT `tuners/tuners_utils.py` calls `re.fullmatch` for every module.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from adapterlint.findings import (
     Effect,
@@ -40,7 +41,8 @@ class UnknownKey(Rule):
     `"lora_aplha": 16`
 
     ## Fix
-    Unsafe: a misspelt key is renamed, another one removed.
+    Unsafe: a misspelt key is renamed, another one removed. Safe: a key is removed that says nothing: null, false or
+    empty.
 
     ## References
     - PEFT `config.py`, `from_pretrained`; measured on 0.4.0 to 0.21.2.
@@ -65,6 +67,7 @@ class UnknownKey(Rule):
         return [
             Example("misspelt", lora_config(lora_alpha=..., lora_aplha=8), llama_tensors()),
             Example("a note", lora_config(_note="trained on Tuesday"), llama_tensors()),
+            Example("a flag that is off", lora_config(use_magic=False), llama_tensors()),
             Example("a field of another type", {"peft_type": "IA3", "target_modules": ["k_proj"], "lora_alpha": 8}),
         ]
 
@@ -106,9 +109,10 @@ class UnknownKey(Rule):
         one = len(keys) == 1
         message = f"{first_names(map(repr, keys))} {'is no field' if one else 'are no fields'} of {kind.class_name}"
         message += f"; the file was written by PEFT {newer}, which may know more" if newer else " in any PEFT release"
+        idle = all(_says_nothing((subject.adapter.config or {})[key]) for key in keys)
         fix = Fix(
             f"Remove {first_names(map(repr, keys))}",
-            Safety.UNSAFE,
+            Safety.SAFE if idle else Safety.UNSAFE,
             tuple(RemoveConfig(pointer_to(key)) for key in keys),
         )
         return self.finding(
@@ -119,6 +123,11 @@ class UnknownKey(Rule):
             fix=None if newer else fix,
             severity=Severity.NOTE if newer else None,
         )
+
+
+def _says_nothing(value: Any) -> bool:
+    """Whether a setting of this value is one that is not made, whatever it is."""
+    return value is None or value is False or value in ("", [], {})
 
 
 def _written_by_newer(adapter: Adapter) -> str | None:

@@ -29,7 +29,7 @@ class UnportableBase(Rule):
     `"base_model_name_or_path": "/content/drive/MyDrive/llama"`
 
     ## Fix
-    Write the model's id on the Hub; which one it is the file does not say.
+    None: which model on the Hub it is, no file says. Write its id.
 
     ## References
     - PEFT `auto.py`; transformers `integrations/peft.py`; sglang#374, unsloth#6504.

@@ -34,7 +34,7 @@ class LfsPointer(Rule):
     An `adapter_model.safetensors` of 133 bytes that starts with `version https://git-lfs.github.com/spec/v1`.
 
     ## Fix
-    Run `git lfs pull`.
+    None: the file holds a reference, not the data. Run `git lfs pull`.
 
     ## References
     - transformers#27923, vllm#1382; measured on 0.4.0 to 0.21.2.

@@ -45,8 +45,9 @@ class MisplacedWeights(Rule):
     `adapter_config.json` beside `adapter_model-00001-of-00001.safetensors`.
 
     ## Fix
-    Rename the file, where it is the only one that can be meant. Shards are joined to one file, byte for byte, if all
-    are there. Of an adapter one level down, give that path.
+    Safe: the file is renamed, where it is the only one that can be meant; shards are joined to one file, byte for byte,
+    if all are there. Unsafe: weights one level down are moved up to the config. None where several files can be meant,
+    or shards are missing.
 
     ## References
     - PEFT `utils/save_and_load.py`, `load_peft_weights`; peft#718, peft#1154, trl#526; measured on 0.4.0 to 0.21.2.
@@ -120,8 +121,10 @@ def looks_like_adapter(tensors: Mapping[str, Tensor]) -> bool:
 def _fix(adapter: Adapter, found: tuple[str, ...]) -> Fix:
     name = found[0]
     if "/" in name:
-        folder = name.partition("/")[0]
-        return Fix(f"Load {folder}/ itself, or move its files up beside adapter_config.json", Safety.DISPLAY)
+        if not adapter.has_config:
+            folder = name.partition("/")[0]
+            return Fix(f"Load {folder}/ itself, if its config is there", Safety.DISPLAY)
+        return Fix(f"Take {name} up beside adapter_config.json", Safety.UNSAFE, (ConvertWeights((name,)),))
     shard = _SHARD.search(name)
     if shard and int(shard[1]) != 1:
         return _join(adapter, found, int(shard[1]))

@@ -49,7 +49,7 @@ class ClashingAdapterNames(SetRule):
     A directory `v1.5` beside another adapter; a directory `keys`.
 
     ## Fix
-    By hand: rename the directory, or pass another `adapter_name`.
+    None in the files: the name is that of the directory. Rename it, or pass another `adapter_name`.
 
     ## References
     - torch `nn/modules/module.py`, `add_module`; peft#2252, peft#2772; measured on 0.4.0 to 0.21.2.

@@ -33,7 +33,8 @@ class DeletionMismatch(SetRule):
     One adapter without saved modules, deleted, and one with `"modules_to_save": ["classifier"]`, which follows.
 
     ## Fix
-    Call `set_adapter` for another adapter before `delete_adapter`.
+    None in the files: it is the release that goes wrong. Call `set_adapter` for another adapter before
+    `delete_adapter`.
 
     ## References
     - PEFT `tuners/tuners_utils.py`, `delete_adapter`; `utils/other.py`, `ModulesToSaveWrapper.delete_adapter`.

@@ -24,7 +24,7 @@ class DifferingTargets(SetRule):
     `["q_proj"]` first, `["q_proj", "v_proj"]` second.
 
     ## Fix
-    None needed for 0.11 and later. For older targets, safe with `--base`: the `union` form adds layers of zeros.
+    Safe with `--base`: the `union` form adds layers of zeros. None is needed for 0.11 and later.
 
     ## References
     - Measured on 0.4.0 to 0.21.2.

@@ -64,7 +64,8 @@ class HotswapMismatch(SetRule):
     `"modules_to_save": ["classifier"]` in the first adapter only; `"lora_dropout": 0.1` in the second only.
 
     ## Fix
-    `adapterlint fix --form lowrank`: equal targets, one rank and scale, nothing saved whole (docs/forms.md).
+    None unasked: `adapterlint fix --form lowrank` gives equal targets, one rank and scale, nothing saved whole
+    (docs/forms.md).
 
     ## References
     - PEFT `utils/hotswap.py`.

@@ -30,7 +30,8 @@ class MergeMismatch(SetRule):
     One adapter with `"modules_to_save": ["classifier"]`, one without.
 
     ## Fix
-    The `union` form (AL501), or load the adapter alone before merging it.
+    None unasked: `fix --form union` gives all adapters the same saved modules. Or load the adapter alone before
+    merging.
 
     ## References
     - PEFT `utils/other.py`, `unload_and_optionally_merge_module`; 3af2ad701 (0.21.0).

@@ -38,8 +38,8 @@ class MixedBatchMismatch(SetRule):
     One adapter with `"modules_to_save": ["classifier"]`, one without; or both with `["pooler"]`, a container.
 
     ## Fix
-    The `union` form (AL501) gives every adapter the saved modules of all, by leaf names. What it does not cure,
-    `adapterlint fix --form lowrank` does: it leaves no saved modules (docs/forms.md).
+    None unasked: the `union` form (AL501) gives every adapter the saved modules of all, by leaf names. What it does not
+    cure, `adapterlint fix --form lowrank` does: it leaves no saved modules (docs/forms.md).
 
     ## References
     - PEFT `utils/other.py`, `_mixed_batch_forward`; `tuners/lora/layer.py`, `_check_forward_args`.

@@ -35,8 +35,8 @@ class NativeLoadMismatch(SetRule):
     `"modules_to_save": ["classifier"]` in one adapter, or in all of them.
 
     ## Fix
-    Load with `PeftModel.from_pretrained` and `load_adapter`, or call `set_adapter` right after loading; or
-    leave no saved modules: `adapterlint fix --form lowrank` (docs/forms.md).
+    None unasked: `adapterlint fix --form lowrank` leaves no saved modules (docs/forms.md). Or load with
+    `PeftModel.from_pretrained` and `load_adapter`, or call `set_adapter` right after loading.
 
     ## References
     - transformers `integrations/peft.py`; measured with 4.36 to 4.57 on PEFT 0.8.2 to 0.21.2.

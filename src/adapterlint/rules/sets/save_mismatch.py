@@ -52,7 +52,8 @@ class SaveMismatch(SetRule):
     Directories `foo` and `foobar`; directories `query` and `value`, on a model with modules of these names.
 
     ## Fix
-    By hand: rename the directories, or pass other adapter names; save each adapter from a model of its own.
+    None in the files: the names are those of the directories. Rename them, or pass other adapter names; save each
+    adapter from a model of its own.
 
     ## References
     - PEFT `utils/save_and_load.py`, `get_peft_model_state_dict`; peft#2252, peft#2772.

@@ -32,7 +32,7 @@ class SharedBaseOverwrite(SetRule):
     One adapter with an undeclared `classifier.weight`, loaded beside another.
 
     ## Fix
-    Declare the module (AL211), then give the set its union (AL501).
+    None of its own: AL211 declares the module (safe), and AL501 then gives the set its union (safe with `--base`).
 
     ## References
     - Measured on 0.4.0 to 0.21.2.

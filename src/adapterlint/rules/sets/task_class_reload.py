@@ -31,7 +31,7 @@ class TaskClassReload(SetRule):
     A `SEQ_CLS` adapter first, then one without a task type and without a classifier.
 
     ## Fix
-    None for 0.13: use another release. Otherwise the `union` form stores a head in every adapter.
+    None in the files for 0.13: use another release. Otherwise the `union` form stores a head in every adapter (AL501).
 
     ## References
     - PEFT `peft_model.py`, `PeftModelForSequenceClassification.add_adapter`; measured on 0.4.0 to 0.21.2.

@@ -27,7 +27,7 @@ class UnmatchedTargets(SetRule):
     `"target_modules": []` in the second adapter.
 
     ## Fix
-    See AL205: the list is rebuilt from the stored tensors.
+    None of its own: AL205 rebuilds the list from the stored tensors (safe).
 
     ## References
     - PEFT `tuners/tuners_utils.py`, `inject_adapter`; measured on 0.4.0 to 0.21.2.

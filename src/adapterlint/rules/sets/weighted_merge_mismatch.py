@@ -47,8 +47,8 @@ class WeightedMergeMismatch(SetRule):
     One adapter with `"modules_to_save": ["classifier"]`; `"r": 4` beside `"r": 8`; `"use_rslora": true` in the first.
 
     ## Fix
-    None that keeps the files as they are. For ranks alone: combine with `cat` or `svd`, not `linear`. For saved
-    modules: `adapterlint fix --form lowrank`, if no bias of them was trained (docs/forms.md).
+    None unasked. For ranks alone: combine with `cat` or `svd`, not `linear`. For saved modules: `adapterlint fix --form
+    lowrank`, if no bias of them was trained (docs/forms.md).
 
     ## References
     - PEFT `tuners/lora/model.py`, `add_weighted_adapter`; peft#3761, peft#3737.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from adapterlint.findings import Finding, Fix, RenameTensor, Safety, SetConfig, Severity, unknown, wrong
+from adapterlint.findings import Finding, Fix, RemoveConfig, RenameTensor, Safety, SetConfig, Severity, unknown, wrong
 from adapterlint.model.keys import PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -36,7 +36,9 @@ class BiasMismatch(Rule):
     `"bias": "all"` and `…query.bias` for a module that has LoRA tensors.
 
     ## Fix
-    Safe: `lora_bias` is set; `….bias` is renamed to `….base_layer.bias`.
+    Safe: `lora_bias` is set; `….bias` is renamed to `….base_layer.bias`. Unsafe: a `lora_bias` of which no tensor is
+    stored is removed, which loads the same weights; if biases were trained, they are lost, and so are those that `bias`
+    announces and the file does not hold: none brings them back.
 
     ## References
     - PEFT `utils/save_and_load.py`; measured on 0.4.0 to 0.21.2.
@@ -96,6 +98,7 @@ class BiasMismatch(Rule):
                 f"lora_bias is set but {len(bare)} modules have no lora_B.bias: {first_names(bare)}",
                 subject.at_field("lora_bias"),
                 effects=(wrong(),) if biases else (unknown("peft>=0.14", missing=("weights",)),),
+                fix=None if biases else Fix("Remove lora_bias", Safety.UNSAFE, (RemoveConfig("/lora_bias"),)),
             )
 
     def _method_bias(self, subject: Subject, held: Holding) -> Iterator[Finding]:

@@ -29,7 +29,8 @@ class DoraMismatch(Rule):
     `"use_dora": false` (or absent, as torchtune writes it) beside `lora_magnitude_vector` tensors.
 
     ## Fix
-    Safe: the flag is set, the vectors are renamed. Missing vectors are lost.
+    Safe: the flag is set, the vectors are renamed. None where vectors are missing: they are lost, and without the flag
+    the adapter is another one.
 
     ## References
     - PEFT `tuners/lora/dora.py`; measured on 0.4.0 to 0.21.2.

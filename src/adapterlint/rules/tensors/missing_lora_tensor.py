@@ -34,7 +34,8 @@ class MissingLoraTensor(Rule):
     Tensors for layers 0 and 2 of a three-layer model whose config selects all of them.
 
     ## Fix
-    None: the tensors are lost. If the layer was left out on purpose, say so with `layers_to_transform`.
+    None: the tensors are lost, and zeros in their place would only hide that. If the layer was left out on purpose, say
+    so with `layers_to_transform`.
 
     ## References
     - Measured on 0.4.0 to 0.21.2. A target whose leaf has no tensors anywhere is harmless and not reported.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Fix, Safety, Severity, raises, wrong
+from adapterlint.findings import DropTensor, Finding, Fix, Safety, Severity, raises, wrong
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, bert_base, bert_config, bert_tensors
@@ -26,8 +26,8 @@ class SavedModuleInfix(Rule):
     `base_model.model.classifier.modules_to_save.default.weight`, as a raw training checkpoint has it.
 
     ## Fix
-    Safe: `modules_to_save` and the adapter name are taken out of the names. Beside a canonical twin the tensor is a
-    harmless copy and only noted.
+    Safe: `modules_to_save` and the adapter name are taken out of the names. Unsafe: a copy that is never read is
+    dropped; it is harmless and only noted, so that this fix has to be asked for by `--select AL203`.
 
     ## References
     - PEFT `utils/other.py`, `ModulesToSaveWrapper`; measured on 0.4.0 to 0.21.2.
@@ -87,5 +87,5 @@ class SavedModuleInfix(Rule):
                 subject.at_tensor(copies[0].name),
                 effects=(),
                 severity=Severity.NOTE,
-                fix=Fix("Harmless; they may be dropped", Safety.DISPLAY),
+                fix=Fix("Drop the copies", Safety.UNSAFE, tuple(DropTensor(key.name) for key in copies)),
             )

@@ -29,7 +29,7 @@ class TokenIndexMismatch(Rule):
     `"trainable_token_indices": {"embed_tokens": [3, 5, 7]}` beside `trainable_tokens_delta` of shape `[2, 16]`.
 
     ## Fix
-    None: which token a row belongs to stands in the config alone.
+    None: which token a row belongs to stands in the config alone, and the rows in the weights alone.
 
     ## References
     - PEFT `tuners/trainable_tokens`; measured on 0.4.0 to 0.21.2.

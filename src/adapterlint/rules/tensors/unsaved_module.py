@@ -173,6 +173,10 @@ def _effects(missing: list[str], nothing: bool, declared: bool) -> tuple[Effect,
 def _fill(subject: Subject, root: str, missing: list[str], nothing: bool) -> Fix:
     base = subject.base
     assert base is not None
+    if any(
+        key.full_name not in base.parameters and not base.under(key.module) for key in subject.adapter.saved.values()
+    ):
+        return Fix("Give the saved modules the names that the base has", Safety.DISPLAY)
     if not nothing:
         return Fix("Save the module again: a part of it was trained, and the rest is lost", Safety.DISPLAY)
     other = _other_end(subject, root)
