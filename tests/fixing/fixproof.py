@@ -76,8 +76,9 @@ class Case(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The defect; for a case without one the family that it is judged in."""
-        return ", ".join(self.about["defects"]) or f"no defect: {self.about['families'][0]}"
+        """The defect, with a star if the files do not tell the meaning; without one, the family that it is judged in."""
+        name = ", ".join(self.about["defects"]) or f"no defect: {self.about['families'][0]}"
+        return f"{name} *" if self.about["undefined"] else name
 
     @property
     def base(self) -> str:
@@ -237,10 +238,12 @@ def show(cases: list[Case], results: Results, promised: dict[str, dict[str, Clai
         every = [outcomes for found in own.values() for outcomes in found]
         print(f"  {title}: {_count(every, kind)}{' (whose meaning no file tells)' if kind == 'undefined' else ''}")
         for label, found in own.items() if kind == "broken" else ():
-            rules = {r for c in cases if c.label == label for r in promised[c.path.name][release].rules}
+            own_cases = [c for c in cases if c.label == label and results[c.path.name]["as it is"] in BROKEN]
+            rules = {rule for each in own_cases for rule in promised[each.path.name][release].rules}
             print(f"    {label:<42} {_count(found, kind)}  {', '.join(sorted(rules))}")
     healthy = [outcomes for (group, _), found in rows.items() if group == "loads" for outcomes in found]
     worse = sum(outcomes["safe"] != "loads" or outcomes["unsafe"] != "loads" for outcomes in healthy)
+    print("  * no file tells what the adapter means: repaired is what does not raise any more")
     print(f"  made worse of those that load: {worse} of {len(healthy)}")
     print(f"  cases: {sum(map(len, rows.values()))}")
 

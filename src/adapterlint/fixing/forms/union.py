@@ -36,6 +36,8 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
         _require(member)
     _require_a_way(subject, targets)
     leaves = _leaves(subject, base)
+    for member in subject.members:
+        _require_uncontested(member, leaves)
     layers = _layers(subject) if any(version_key(target.version) < (0, 11) for target in targets) else {}
     return [(*_saved_edits(member, base, leaves), *_layer_edits(member, base, layers)) for member in subject.members]
 
@@ -55,6 +57,18 @@ def _require_a_way(subject: SetSubject, targets: Sequence[Target]) -> None:
             f"{first.name} has task_type {first.get('task_type')}, and PEFT 0.13 loads no second adapter into "
             f"{peft.model_class(first)}: no file can help there; the lowrank form does without task_type"
         )
+
+
+def _require_uncontested(member: Subject, leaves: tuple[str, ...]) -> None:
+    """A module that an adapter changes by LoRA cannot be saved whole in it as well: its LoRA would be lost."""
+    taken = next((leaf for leaf in leaves if leaf in member.covered and leaf not in _own(member)), None)
+    if taken is not None:
+        raise FormError(f"{member.adapter.name} changes {taken} by LoRA, and another adapter of the set saves it whole")
+
+
+def _own(member: Subject) -> set[str]:
+    """Modules that the member saves already, where LoRA beside it has no effect."""
+    return {leaf for leaf in member.covered if peft.saved_root(member.saved_names, leaf) is not None}
 
 
 def _leaves(subject: SetSubject, base: Base) -> tuple[str, ...]:
