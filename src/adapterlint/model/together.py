@@ -34,11 +34,13 @@ class SavedSets(NamedTuple):
         names: adapter names.
         saved: modules that PEFT wraps for each member.
         typed: whether the first adapter's task class adds heads (to every member, since 0.11).
+        listed: whether a member has a list of them at all; an empty one is a list, and so is one that matches nothing.
     """
 
     names: tuple[str, ...]
     saved: tuple[frozenset[str], ...]
     typed: bool
+    listed: tuple[bool, ...]
 
     @property
     def union(self) -> frozenset[str]:
@@ -53,14 +55,14 @@ class SavedSets(NamedTuple):
     def lacking(self) -> tuple[str, str] | None:
         """The first member, in switching order, that lacks an entry in a wrapper, and that module (PEFT 0.6 to 0.14).
 
-        A member that saves anything gets an entry in every wrapper that exists when it is loaded; one that saves
-        nothing gets none.
+        A member with a list of saved modules gets an entry in every wrapper that exists when it is loaded; one without
+        gets none.
         """
         seen: frozenset[str] = frozenset()
         entries = []
-        for saved in self.saved:
+        for saved, listed in zip(self.saved, self.listed, strict=True):
             seen |= saved
-            entries.append(seen if saved else frozenset())
+            entries.append(seen if listed else frozenset())
         for name, entry in zip(self.names, entries, strict=True):
             missing = sorted(self.union - entry)
             if missing:
@@ -71,9 +73,9 @@ class SavedSets(NamedTuple):
         """Members that have an entry in the wrapper of a module, in loading order (PEFT 0.6 to 0.14)."""
         seen: frozenset[str] = frozenset()
         found = []
-        for name, saved in zip(self.names, self.saved, strict=True):
+        for name, saved, listed in zip(self.names, self.saved, self.listed, strict=True):
             seen |= saved
-            if saved and module in seen:
+            if listed and module in seen:
                 found.append(name)
         return found
 
@@ -89,13 +91,15 @@ def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
     first = subject.members[0]
     heads = peft.implied_heads(first.adapter)
     saved: list[frozenset[str]] = []
+    listed: list[bool] = []
     earlier: set[str] = set()
     for number, member in enumerate(subject.members):
         extra = heads if heads_for_all or number == 0 else ()
+        listed.append(isinstance(member.adapter.get("modules_to_save"), list) or bool(extra))
         roots = _wrapped(subject, member, (*member.adapter.names("modules_to_save"), *extra))
         saved.append(frozenset(_enclosing(earlier, root) or root for root in roots))
         earlier |= saved[-1]
-    return SavedSets(tuple(member.adapter.name for member in subject.members), tuple(saved), bool(heads))
+    return SavedSets(tuple(member.adapter.name for member in subject.members), tuple(saved), bool(heads), tuple(listed))
 
 
 def declared_sets(subject: SetSubject) -> SavedSets:
@@ -103,7 +107,9 @@ def declared_sets(subject: SetSubject) -> SavedSets:
     saved = tuple(
         frozenset(_wrapped(subject, member, member.adapter.names("modules_to_save"))) for member in subject.members
     )
-    return SavedSets(tuple(member.adapter.name for member in subject.members), saved, False)
+    return SavedSets(
+        tuple(member.adapter.name for member in subject.members), saved, False, tuple(bool(each) for each in saved)
+    )
 
 
 def _enclosing(roots: Iterable[str], module: str) -> str | None:

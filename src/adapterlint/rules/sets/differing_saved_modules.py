@@ -103,7 +103,7 @@ def _old_effects(subject: SetSubject, before: SavedSets) -> Iterator[Effect]:
     if lacking is None:
         return
     name, module = lacking
-    if not before.saved[0] and before.union:
+    if not before.listed[0] and before.union:
         text = "AttributeError: 'NoneType' object has no attribute 'update'"
         yield raises("peft>=0.6,<0.7", text, adapter=_first_saving(before))
     yield raises(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises, wrong
+from adapterlint.model import peft
 from adapterlint.model.keys import Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.model.together import layers
@@ -95,4 +96,7 @@ def _is_embedding(member: Subject, module: str) -> bool:
 
 def _effects(first: Subject, member: Subject, beyond: list[str]) -> Iterator[Effect]:
     embedding = any(Kind.EMBEDDING_A in member.covered[module].by_kind for module in beyond)
-    yield wrong("peft>=0.6,<0.11" if embedding else "peft<0.11", adapter=first.adapter.name)
+    yield wrong("peft>=0.6,<0.11", adapter=first.adapter.name)
+    legacy = peft.Selection(first.adapter, first.base, legacy=True)  # no exclude_modules yet
+    if not embedding and not all(legacy(module) for module in beyond):
+        yield wrong("peft<0.6", adapter=first.adapter.name)

@@ -8,6 +8,7 @@ from adapterlint.findings import Finding, unknown, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import Key, Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
+from adapterlint.model.together import saved_sets
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 from adapterlint.rules.tensors.undeclared_full_tensor import altering_keys
@@ -66,7 +67,8 @@ class SharedBaseOverwrite(SetRule):
         for member in subject.members:
             if not member.adapter.is_lora:
                 continue
-            keys = [*altering_keys(member, _undeclared(subject, member)), *_altered_layers(member)]
+            altering = altering_keys(member, _undeclared(subject, member))
+            keys = [*(key for key in altering if _disturbs(subject, member, key)), *_altered_layers(member)]
             if keys:
                 sure = member.base is not None
                 yield self.finding(
@@ -82,6 +84,16 @@ def _undeclared(subject: SetSubject, member: Subject) -> tuple[Key, ...]:
     """Full tensors that nothing declares: heads are implied for all members by the first one's task class alone."""
     heads = peft.implied_heads(subject.members[0].adapter)
     return member.undeclared_but((*member.adapter.names("modules_to_save"), *heads))
+
+
+def _disturbs(subject: SetSubject, member: Subject, key: Key) -> bool:
+    """Whether it matters to the set: not if this one comes first and every other has a copy of its own."""
+    number = subject.members.index(member)
+    for index, saved in enumerate(saved_sets(subject, heads_for_all=True).saved):
+        copied = any(key.module == root or key.module.startswith(root + ".") for root in saved)
+        if index != number and (index < number or not copied):
+            return True
+    return False
 
 
 def _altered_layers(member: Subject) -> Iterator[Key]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from adapterlint.findings import Effect, Finding, Severity, raises
+from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model import peft, schema
 from adapterlint.model.base import Base
 from adapterlint.model.methoddefaults import targets_by_default
@@ -196,6 +196,7 @@ def _of_lora(rule: Rule, subject: Subject) -> Iterator[Finding]:
     effects = [raises("peft>=0.5", f"ValueError: Target module {now[0]} is not supported.")] if now else []
     effects += [raises("peft<0.5", f"ValueError: Target module {before[0]} is not supported.")] if before else []
     yield from _embeddings(rule, subject)
+    yield from _transposed(rule, subject)
     if effects:
         yield rule.finding(
             f"LoRA cannot change {first_names(now or before)}: no linear layer, embedding or convolution"
@@ -222,6 +223,27 @@ def _embeddings(rule: Rule, subject: Subject) -> Iterator[Finding]:
                 effects=(raises(targets, f"ValueError: {text}"),),
                 severity=Severity.ERROR if field == "lora_bias" else Severity.NOTE,
             )
+
+
+def _transposed(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    """DoRA on GPT-2's Conv1D, whose weights are stored transposed."""
+    base = subject.base
+    assert base is not None
+    found = [module for module in subject.selected if base.is_conv1d(module)]
+    if not found or subject.adapter.get("use_dora") is not True:
+        return
+    shapes = {base.modules[module]["weight"].shape for module in found}
+    oblong = next((shape for shape in shapes if len(set(shape)) > 1), None)
+    targets = "peft>=0.9,<0.11"
+    effect = wrong(targets)
+    if oblong:
+        effect = raises(targets, f"RuntimeError: The size of tensor a ({oblong[1]}) must match the size of tensor b")
+    yield rule.finding(
+        f"PEFT 0.9 and 0.10 measure the columns of {first_names(found)} the wrong way round for DoRA",
+        subject.at_field("use_dora"),
+        effects=(effect,),
+        severity=Severity.NOTE,
+    )
 
 
 def _targeted(subject: Subject, selection: peft.Selection, module: str) -> bool:

@@ -94,6 +94,14 @@ class TokenIndexMismatch(Rule):
                 fix=None if indices else Fix("Set it to null", Safety.SAFE, (SetConfig(_FIELD, None),)),
             )
             return
+        if not key.has_canonical_prefix:
+            yield self.finding(
+                f"the rows of {key.module} are stored under another name than PEFT looks for",
+                subject.at_tensor(key.name),
+                related=(where,),
+                effects=(raises("peft>=0.15", f"KeyError: '{PREFIX}{key.module}.{_TENSOR}'"),),
+                severity=Severity.WARNING,
+            )
         count = subject.adapter.shape(key)[0] if subject.adapter.shape(key) else 0
         if count != len(indices):
             text = (
