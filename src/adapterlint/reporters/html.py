@@ -7,6 +7,7 @@ the script everything can be read; it adds the filter and the choice of colours.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
@@ -94,7 +95,8 @@ def _title(report: Report) -> str:
 
 
 def _head(report: Report) -> str:
-    return '<p class="summary">' + "<br>".join(escape(line) for line in summary(report)) + "</p>"
+    lines = (re.sub("`([^`]*)`", r"<code>\1</code>", escape(line)) for line in summary(report))
+    return f'<p class="summary">{"<br>".join(lines)}</p>'
 
 
 def _filters() -> str:
@@ -124,8 +126,13 @@ def _matrix(report: Report, table: list[Row]) -> Iterator[str]:
         cells = "".join(_cell(row.verdicts[index]) for _, index in columns)
         found = " ".join(sorted({row.verdicts[index].outcome.value for _, index in columns}))
         kind = '<span class="kind">set</span> ' if row.kind == "set" else ""
-        yield (f'<tr data-outcomes="{found}"><th scope="row">{kind}<bdi>{_text(row.name)}</bdi></th>{cells}</tr>')
+        yield (f'<tr data-outcomes="{found}"><th scope="row">{kind}<bdi>{_name(row)}</bdi></th>{cells}</tr>')
     yield "</tbody>\n</table>\n</div>\n</section>"
+
+
+def _name(row: Row) -> str:
+    """A name that can be broken behind its slashes, or between the members of a set."""
+    return _text(row.name).replace("/", "/<wbr>")
 
 
 def _mark(outcome: Outcome) -> str:
