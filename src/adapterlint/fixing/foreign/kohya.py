@@ -49,7 +49,9 @@ def edits(subject: Subject, found: Foreign) -> tuple[Edit, ...]:
         if "alpha" in parts:
             alpha = scalar(adapter.path, tensors[parts["alpha"]])
             dropped.append(parts["alpha"])
-        layers.append(Layer(_module(flat, paths), a, b, rank, alpha or float(rank)))
+            if alpha == 0:  # the scripts never store it: asked for 0, they train with the rank
+                raise CannotConvertError(f"{parts['alpha']} is 0, which the scripts and their readers take differently")
+        layers.append(Layer(_module(flat, paths), a, b, rank, alpha))
     return to_edits(subject, file, layers, dropped)
 
 
