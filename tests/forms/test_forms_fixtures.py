@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def base_of(directory: Path) -> Path:
 @pytest.mark.parametrize("name", OK)
 @pytest.mark.parametrize("form", ["lowrank", "portable"])
 def test_it_answers_as_before_or_says_why_not(form: str, name: str, tmp_path: Path) -> None:
-    old, reason = FIXTURES / "ok" / name, REFUSED[form].get(name)
+    old, reason = Path(shutil.copytree(FIXTURES / "ok" / name, tmp_path / name)), REFUSED[form].get(name)
     base = base_of(old)
     done = fix([old], tmp_path / "new", "--form", form, "--base", str(base))
     new = tmp_path / "new" / name
