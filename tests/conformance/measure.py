@@ -1,138 +1,129 @@
-"""What the installed PEFT does with every example of every rule and every fixture, against what adapterlint predicts.
+"""What the installed PEFT does with every fixture, against what adapterlint predicts for exactly that release.
 
-    python tests/conformance/measure.py [--out RESULT.json] [--only GLOB]
+    python tests/conformance/measure.py [--record] [--only GLOB]
 
-Each case is loaded once, in the order given, by :func:`adapterlint.verifying.verify`; the reference is the base with
-the adapter merged by hand. Prints the cells that disagree and a closing count; exits 1 if there are any.
+Prints every cell that disagrees, with a closing count, and exits 1 if there is one, or if what was measured is no
+longer what ``measured/<release>.json`` says. ``--record`` writes that file instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
+import logging
+import os
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from adapterlint import assemble
-from adapterlint.recipes import recipe
-from adapterlint.rules.examples import AnyExample, SetExample, bert_base, llama_base, write_any, write_base
-from adapterlint.rules.registry import all_rules
-from adapterlint.run import Request, check
-from adapterlint.verifying import Recipe, VerifyError, verify
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-FIXTURES = Path(__file__).parents[2] / "fixtures"
+import peft  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from cases import Fixture, base_files, fixtures, place_base  # noqa: E402
+from meanings import DEEPER, UNTOLD, meaning  # noqa: E402
+from records import Cell, agrees, plain, predictions, read, write  # noqa: E402
+from reference import NoMeaningError, answer, expected, fresh_base  # noqa: E402
 
-
-class Case:
-    """Something to load: adapter directories and a base."""
-
-    def __init__(self, name: str, paths: list[Path], base: Path) -> None:
-        self.name = name
-        self.paths = [str(path) for path in paths]
-        self.base = str(base)
+TOLERANCE = 1e-3  # right answers are within 1e-5 of the reference, wrong ones usually off by more than 0.1
 
 
-def examples(root: Path) -> Iterator[Case]:
-    """Every example of every rule, on its own base or on one that fits its targets."""
-    for rule in all_rules():
-        for kind in ("valid", "invalid"):
-            for number, example in enumerate(getattr(rule, kind)()):
-                name = f"{rule.code}-{kind}-{number}"
-                paths, base = write_any(example, root / name)
-                yield Case(name, paths, base or _default_base(example, root))
+class Raised(Exception):
+    """An exception that a user of PEFT would see."""
 
 
-def _default_base(example: AnyExample, root: Path) -> Path:
-    member = next(iter(example.members.values())) if isinstance(example, SetExample) else example
-    text = json.dumps(member.config, default=str) + " ".join(member.tensors or {})
-    is_bert = "bert" in " ".join(member.tensors or {}) or '"query"' in text
-    target = root / ("bert" if is_bert else "llama")
-    return target if target.exists() else write_base(bert_base() if is_bert else llama_base(), target)
-
-
-def fixtures() -> Iterator[Case]:
-    """The shipped sets and the traps."""
-    yield Case("fixture-seed", sorted((FIXTURES / "sets" / "seed").iterdir()), FIXTURES / "base" / "seed")
-    for path in sorted((FIXTURES / "ok").iterdir()):
-        if (path / "adapter_config.json").exists():
-            yield Case(f"fixture-{path.name}", [path], _named_base(path))
-
-
-def _named_base(path: Path) -> Path:
-    config = json.loads((path / "adapter_config.json").read_text())
-    reference = str(config.get("base_model_name_or_path") or "")
-    named = FIXTURES / "base" / reference.rpartition("/")[2]
-    if reference and named.is_dir():
-        return named
-    targets = json.dumps(config.get("target_modules"))
-    return FIXTURES / "base" / ("seed" if "query" in targets else "llama")
-
-
-def predicted(case: Case, release: str) -> str:
-    """The verdict of adapterlint."""
-    report = check(Request(case.paths, [f"peft=={release}"], case.base, "one" if len(case.paths) > 1 else "none"))
-    entry: Any = report.sets[0] if len(case.paths) > 1 else report.adapters[0]
-    return str(entry.verdicts[f"peft=={release}"].outcome.value)
-
-
-def measured(case: Case) -> tuple[str, str]:
-    """Outcome and exception of the installed PEFT; ``unknown`` where there is no reference."""
-    from adapterlint.discover import Found
-
-    base, _ = assemble.read_base(case.base)
-    recipes: list[Recipe] = []
-    for path in case.paths:
-        adapter = assemble.read_adapter(Found(path, True), base)
-        recipes.append(recipe(assemble.subject(adapter, base)))
+def attempt(action: Callable[[], Any]) -> Any:
+    """Run a step of PEFT's; what it raises becomes :class:`Raised`."""
     try:
-        report = verify(recipes, case.base, device="cpu", orders=1)
-    except VerifyError as error:
-        return "unknown", str(error)
-    steps = report.orders[0].steps
-    raised = next((step for step in steps if step.outcome == "raises"), None)
-    if raised is not None:
-        return "raises", raised.exception or ""
-    outcomes = {step.outcome for step in steps}
-    if "unknown" in outcomes:
-        return "unknown", ""
-    return ("wrong" if outcomes & {"wrong", "inert"} else "loads"), ""
+        return action()
+    except Exception as error:
+        raise Raised(f"{type(error).__name__}: {error}") from None
+
+
+def observe(fixture: Fixture, paths: list[Path], base: Path) -> Cell:
+    """Load the adapters as a user would, and compare every answer with the reference."""
+    torch.manual_seed(0)
+    names = list(fixture.members) if fixture.together else ["default"]
+    try:
+        outputs = [(name, output.clone()) for name, output in _answers(names, paths, base)]
+    except Raised as raised:
+        return Cell("raises", plain(str(raised), paths[0].parent))
+    own = place_base(base_files(DEEPER[fixture.name]), base.parent) if fixture.name in DEEPER else base
+    members = zip(names, fixture.members, paths, strict=True)
+    references = {name: expected(own, meaning(fixture, member, path)) for name, member, path in members}
+    wrong = [(name, output) for name, output in outputs if not near(output, references[name])]
+    if not wrong:
+        return Cell("loads")
+    return Cell("inert" if near(wrong[0][1], answer(fresh_base(base))) else "wrong")
+
+
+def _answers(names: list[str], paths: list[Path], base: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The first adapter right after loading; in a set then each one, twice, after switching to it."""
+    load = peft.PeftModel.from_pretrained
+    model = attempt(lambda: load(fresh_base(base), str(paths[0]), adapter_name=names[0]))
+    for name, path in zip(names[1:], paths[1:], strict=True):
+        attempt(lambda name=name, path=path: model.load_adapter(str(path), adapter_name=name))
+    yield names[0], attempt(lambda: answer(model))
+    for name in names * 2 if len(names) > 1 else ():
+        attempt(lambda name=name: model.set_adapter(name))
+        yield name, attempt(lambda: answer(model))
+
+
+def near(output: torch.Tensor, reference: torch.Tensor) -> bool:
+    """Whether two answers are the same; never for NaN or another shape."""
+    return output.shape == reference.shape and bool((output - reference).abs().max() <= TOLERANCE)
+
+
+def run(only: str = "*") -> tuple[dict[str, Cell], list[str]]:
+    """Measure, and list what disagrees."""
+    measured: dict[str, Cell] = {}
+    lines: list[str] = []
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        for fixture in fixtures():
+            if not fnmatch.fnmatch(fixture.name, only) or fixture.name in UNTOLD:
+                continue
+            paths, base = fixture.write(root / fixture.name), fixture.write_base(root)
+            try:
+                found = observe(fixture, paths, base)
+            except NoMeaningError as error:
+                lines.append(f"{fixture.name}: what it means is not said: {error}")
+                continue
+            said = predictions(fixture, paths, base, [peft.__version__])[peft.__version__]
+            measured[fixture.name] = found
+            if not agrees(said, found):
+                lines.append(f"{fixture.name}: predicted {' '.join(said)}, measured {' '.join(found)}")
+    return measured, lines
 
 
 def main() -> int:
-    """Measure and compare."""
+    """Measure, compare, and check or write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", default="*")
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--only", default="*", metavar="GLOB")
     args = parser.parse_args()
-    import peft
-
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    transformers.logging.set_verbosity_error()
+    measured, lines = run(args.only)
     release = peft.__version__
-    results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as directory:
-        for case in [*examples(Path(directory)), *fixtures()]:
-            if not fnmatch.fnmatch(case.name, args.only):
-                continue
-            said = predicted(case, release)
-            found, text = measured(case)
-            results[case.name] = {"predicted": said, "measured": found, "exception": text}
-    marks: Counter[str] = Counter()
-    for name, result in results.items():
-        said, found = result["predicted"], result["measured"]
-        mark = "no reference" if found == "unknown" else "agree" if said == found else "disagree"
-        marks[mark] += 1
-        if mark == "disagree":
-            print(f"{name}: predicted {said}, measured {found} {result['exception'][:110]}")
-    if args.out:
-        args.out.write_text(json.dumps({"peft": release, "cases": results}, indent=1) + "\n")
-    print(
-        f"peft {release}: {marks['agree']} agree, {marks['disagree']} disagree, {marks['no reference']} without reference"
-    )
-    return 1 if marks["disagree"] else 0
+    if args.record:
+        stack = {"peft": release, "transformers": transformers.__version__, "torch": torch.__version__.partition("+")[0]}
+        digests = {fixture.name: fixture.digest for fixture in fixtures()}
+        write(release, stack, {name: (digests[name], cell) for name, cell in measured.items()})
+    elif args.only == "*" and (recorded := {name: cell for name, (_, cell) in read(release).items()}):
+        lines += [f"{name}: not as recorded" for name in sorted(measured.keys() | recorded.keys())
+                  if measured.get(name) != recorded.get(name)]
+    print("\n".join(lines))
+    bad = sum(cell.outcome != "loads" for cell in measured.values())
+    print(f"peft {release}: {len(measured)} fixtures measured, {bad} not loads, {len(lines)} disagree")
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":
