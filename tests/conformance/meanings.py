@@ -3,7 +3,7 @@
 A fixture means what it holds, unless :data:`HEALTHY` undoes its defect: names are put right, a lost setting comes back,
 and in place of tensors that were lost or never trained stand trained ones. So a fixture without weights, with dead or
 with missing ones is *wrong* where a release loads it without an exception, since it meant something else than it
-answers. A fixture whose meaning nobody can say is listed in :data:`UNTOLD` with the reason, and is no row of the table.
+answers. Fixtures whose meaning nobody can say are in ``untold.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cases import CONFIG, WEIGHTS, Fixture, numbers, vera_projection
 from reference import PREFIX, Meaning, NoMeaningError
 from safetensors.torch import load_file
 
-from adapterlint.rules.examples import bert_tensors, llama_base, llama_tensors, lora_config
+from adapterlint.rules.examples import bert_tensors, llama_base, llama_tensors
 
 Change = Callable[[Meaning], Meaning]
 
@@ -106,14 +106,16 @@ def _projections(found: Meaning) -> Meaning:
 
 
 def _from_mlx(found: Meaning) -> Meaning:
-    return _all(_renamed("^", PREFIX), _renamed("lora_a$", "lora_A.weight"), _renamed("lora_b$", "lora_B.weight"))(found)
+    return _all(_renamed("^", PREFIX), _renamed("lora_a$", "lora_A.weight"), _renamed("lora_b$", "lora_B.weight"))(
+        found
+    )
 
 
 _DEAD = _trained(_LLAMA, over=True)
 _CANONICAL = _all(
     _renamed(r"^module\."),
     _renamed(rf"^({PREFIX})+", PREFIX),
-    _renamed(rf"^(?!base_model\.)", PREFIX),
+    _renamed(r"^(?!base_model\.)", PREFIX),
     _renamed(r"(_orig_mod|_fsdp_wrapped_module)\."),
     _renamed(r"model\.module\.layers", "model.layers"),
 )
@@ -134,7 +136,7 @@ HEALTHY: dict[str, Change] = {
         _renamed("lora_down", "lora_A"), _renamed("lora_up", "lora_B")
     ),
     "AL107-invalid-alpha-is-zero": _config(lora_alpha=8),
-    "AL202-invalid-the-name-of-from-pretrained": _renamed(r"\.default\."  , "."),
+    "AL202-invalid-the-name-of-from-pretrained": _renamed(r"\.default\.", "."),
     "AL202-invalid-another-method": _renamed(r"\.default$"),
     "AL202-invalid-leftover-of-another-adapter": _without("lora_Abar"),
     "AL203-invalid-with-the-adapter-name": _renamed(r"modules_to_save\.default\."),
@@ -168,39 +170,16 @@ HEALTHY: dict[str, Change] = {
     "AL401-invalid-one-level-too-high": _renamed("^base_model.model.layers", "base_model.model.model.layers"),
     "AL508-valid-other-numbers/b": _trained(bert_tensors(), over=True),
 }
-for _title in ("no-prefix", "doubled-prefix", "distributeddataparallel", "torch-compile", "fsdp-inside",
-               "one-layer-only", "another-method"):
+for _title in (
+    "no-prefix",
+    "doubled-prefix",
+    "distributeddataparallel",
+    "torch-compile",
+    "fsdp-inside",
+    "one-layer-only",
+    "another-method",
+):
     HEALTHY[f"AL201-invalid-{_title}"] = _CANONICAL
 
 DEEPER = {"AL402-invalid-more-layers-than-the-base": llama_base(layers=3)}
 """Fixtures that were trained on another base than the one they are loaded on: that other base."""
-
-_INIT = "training began with changed base weights, which the fixture does not say"
-_ALPHA = "the scale that it was trained with is not said"
-_DECLARED = "whether the declared module was ever trained is not said"
-_OFT = "no reference by hand for OFT; tests/methods has it, with PEFT's own answer as reference"
-UNTOLD: dict[str, str] = {
-    "AL001-valid-a-directory-above-adapters": "no adapter itself; PEFT is not asked to load it",
-    "AL103-invalid-misspelt": _ALPHA,
-    "AL107-invalid-no-alpha": _ALPHA,
-    "AL108-valid-a-later-initialisation": _INIT,
-    **{f"AL110-invalid-{word}": _INIT for word in ("pissa", "pissa-niter-4", "olora", "lora-ga")},
-    "AL109-valid-lora-bias": "whether the biases were ever trained is not said",
-    "AL113-invalid-of-0-15": _OFT,
-    "AL113-invalid-of-0-17": _OFT,
-    "AL113-invalid-of-0-18": _OFT,
-    "AL115-invalid-a-repeat-inside-a-repeat": "PEFT may never come back from matching the pattern",
-    "AL115-invalid-the-same-in-a-key": "PEFT may never come back from matching the pattern",
-    "AL207-valid-adalora-has-ranks-of-its-own": "half an adapter: no singular values",
-    "AL210-invalid-no-tensor-at-all": _DECLARED,
-    "AL210-invalid-a-head-that-every-language-model-has": _DECLARED,
-    "AL213-invalid-lora-bias-without-biases": "whether the biases were ever trained is not said",
-    "AL213-invalid-nor-by-another-method": "whether the biases were ever trained is not said",
-    "AL215-invalid-nothing-stored": _DECLARED,
-    "AL215-invalid-without-a-base": _DECLARED,
-    "AL218-invalid-half-a-vb-lora": "no reference by hand for VB-LoRA; tests/methods has it",
-    "AL221-invalid-x-lora": "no reference by hand, and adapterlint says that it cannot tell",
-    "AL301-valid-no-elements": "a tensor of a module that no base has",
-    "AL302-valid-another-method": "no adapter: IA3 in name, LoRA in its tensors",
-    "AL402-invalid-a-parameter-that-the-base-lacks": "what the base it was trained on does with it is not said",
-}

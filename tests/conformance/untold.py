@@ -1,0 +1,45 @@
+"""Fixtures of which nobody can say what they were trained to be, and those that are not loaded."""
+
+from __future__ import annotations
+
+_INIT = "training began with changed base weights, which the fixture does not say"
+_ALPHA = "the scale that it was trained with is not said"
+_BIASES = "whether the biases were ever trained is not said"
+_DECLARED = "whether the declared module was ever trained is not said"
+_OFT = "no reference by hand for OFT; tests/methods has it, with PEFT's own answer as reference"
+_STRAY = "what a tensor of no module was for is not said"
+UNTOLD: dict[str, str] = {
+    "AL005-valid-an-empty-tensor": _STRAY,
+    "AL012-invalid-misaligned": _STRAY,
+    "AL012-invalid-a-recent-dtype": _STRAY,
+    "AL103-invalid-misspelt": _ALPHA,
+    "AL107-invalid-no-alpha": _ALPHA,
+    "AL108-valid-a-later-initialisation": _INIT,
+    **{f"AL110-invalid-{word}": _INIT for word in ("pissa", "pissa-niter-4", "olora", "lora-ga")},
+    "AL109-valid-lora-bias": _BIASES,
+    "AL113-invalid-of-0-15": _OFT,
+    "AL113-invalid-of-0-17": _OFT,
+    "AL113-invalid-of-0-18": _OFT,
+    "AL115-invalid-the-same-in-a-key": "the pattern matches nothing here, and elsewhere PEFT may never come back from it",
+    "AL207-valid-adalora-has-ranks-of-its-own": "half an adapter: no singular values",
+    "AL210-invalid-no-tensor-at-all": _DECLARED,
+    "AL210-invalid-a-head-that-every-language-model-has": _DECLARED,
+    "AL213-invalid-lora-bias-without-biases": _BIASES,
+    "AL213-invalid-nor-by-another-method": _BIASES,
+    "AL215-invalid-nothing-stored": _DECLARED,
+    "AL215-invalid-without-a-base": _DECLARED,
+    "AL215-invalid-another-module-s-classifier": _DECLARED,
+    "AL215-valid-another-head-without-a-base": _DECLARED,
+    "AL218-invalid-half-a-vb-lora": "no reference by hand for VB-LoRA; tests/methods has it",
+    "AL301-valid-no-elements": "a tensor of a module that no base has",
+    "AL302-valid-another-method": "no adapter: IA3 in name, LoRA in its tensors",
+    "AL402-invalid-a-parameter-that-the-base-lacks": "what the base it was trained on does with it is not said",
+}
+"""Why nobody can say what is right. A release that raises is held against the prediction all the same."""
+
+SKIPPED: dict[str, str] = {
+    "AL001-valid-a-directory-above-adapters": "no adapter itself; PEFT is not asked to load it",
+    "AL115-invalid-a-repeat-inside-a-repeat": "PEFT may never come back from matching the pattern",
+    "AL221-invalid-x-lora": "adapterlint says that it cannot tell",
+}
+"""Why a fixture is not loaded at all."""
