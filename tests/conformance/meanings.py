@@ -151,6 +151,9 @@ HEALTHY: dict[str, Change] = {
     "AL208-invalid-one-b-is-missing": _trained(_LLAMA),
     "AL208-invalid-every-a-is-missing": _trained(_LLAMA),
     "AL210-invalid-the-bias-is-missing": _trained({f"{PREFIX}classifier.bias": ("F32", (3,))}),
+    "AL210-invalid-one-end-of-tied-embeddings": lambda found: found._replace(
+        tensors={**found.tensors, f"{PREFIX}lm_head.weight": found.tensors[f"{PREFIX}model.embed_tokens.weight"]}
+    ),
     "AL212-invalid-the-flag-was-lost": _config(use_dora=True),
     "AL212-invalid-the-vectors-were-lost": _trained(_MAGNITUDES),
     "AL212-invalid-vectors-with-weight": _renamed(r"(magnitude_vector)\.weight$", r"\1"),
@@ -167,6 +170,8 @@ HEALTHY: dict[str, Change] = {
     "AL301-valid-integers": _without("num_batches_tracked"),
     "AL302-invalid-all-zero": _DEAD,
     "AL302-invalid-a-head-beside": _DEAD,
+    "AL401-invalid-another-name-in-between": _renamed(r"\.attn\.", ".self_attn."),
+    "AL401-invalid-nothing-alike": _all(_renamed("to_q", "q_proj"), _renamed("to_v", "v_proj")),
     "AL401-invalid-one-level-too-high": _renamed("^base_model.model.layers", "base_model.model.model.layers"),
     "AL508-valid-other-numbers/b": _trained(bert_tensors(), over=True),
 }

@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("ml_dtypes")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from records import RELEASES, Cell, agrees, plain  # noqa: E402
-from table import AGAIN, PAGE, Comparison, compare, page  # noqa: E402
-from untold import SKIPPED, UNTOLD  # noqa: E402
+from records import RELEASES, Cell, agrees, plain
+from table import AGAIN, PAGE, Comparison, compare, page
+from untold import SKIPPED, UNTOLD
 
-from adapterlint.rules.registry import all_rules  # noqa: E402
+from adapterlint.rules.registry import all_rules
 
 
 @pytest.fixture(scope="module")

@@ -146,7 +146,17 @@ def _no_layers(subject: Subject) -> Iterator[Newer]:
 def _environment(subject: Subject) -> Iterator[Newer]:
     if subject.adapter.get("megatron_config"):
         message = "megatron_config is set, so PEFT 0.7.0 or newer imports Megatron-Core (pip install megatron-core)"
-        yield Newer("megatron_config", message, (raises("peft>=0.7", _MEGATRON),))
+        # a config with use_dora raises earlier, since PEFT 0.9 and by AL109
+        targets = "peft>=0.7,<0.9" if subject.adapter.get("use_dora") else "peft>=0.7"
+        yield Newer("megatron_config", message, (raises(targets, _MEGATRON),))
+    blocks = subject.adapter.get("use_bdlora")
+    named = ("target_modules_bd_a", "target_modules_bd_b")
+    if isinstance(blocks, dict) and blocks.get("match_strict") is not False and not any(map(blocks.get, named)):
+        message = "use_bdlora names no modules for its blocks, and PEFT 0.19 or newer wants every target among them"
+        text = "ValueError: Target"
+        if subject.selected:
+            text += f" {subject.selected[0]} matches neither A nor B block-diagonal patterns."
+        yield Newer("use_bdlora", message, (raises("peft>=0.19", text),))
     if subject.adapter.get("arrow_config"):
         message = "arrow_config makes this a router over other LoRA adapters, which have to be loaded before it"
         yield Newer("arrow_config", message, (unknown("peft>=0.18"),))

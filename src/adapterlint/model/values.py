@@ -225,13 +225,20 @@ def _saved(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
 
 
 def _letters(subject: Subject, text: str) -> tuple[Effect, ...]:
-    """Almost any letter ends the name of some container of modules, which cannot be saved whole."""
-    if subject.base is not None and not any(module.endswith(tuple(text)) for module in subject.base.modules):
+    """Almost any letter ends the name of some container of modules, which cannot be saved whole.
+
+    Since 0.16 PEFT refuses lists of modules only, and does not find the tensors of a block.
+    """
+    late, listed = "peft>=0.14", "TypeError: modules_to_save cannot be applied to modules of type"
+    early = raises("peft<0.14", "AttributeError: ModulesToSaveWrapper has no attribute")
+    if subject.base is None:
+        return (early, raises(late, listed))
+    met = [module for module in subject.base.modules if module.endswith(tuple(text))]
+    if not met:
         return ()
-    return (
-        raises("peft<0.14", "AttributeError: ModulesToSaveWrapper has no attribute"),
-        raises("peft>=0.14", "TypeError: modules_to_save cannot be applied to modules of type"),
-    )
+    if any(f"{module}.0" in subject.base.modules for module in met):
+        return (early, raises(late, listed))
+    return (early, raises("peft>=0.14,<0.16", listed), raises("peft>=0.16", "KeyError"))
 
 
 def _initialisation(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:

@@ -31,6 +31,10 @@ _WITHOUT_PARAMETERS = {
     "gpt2": ("transformer.drop", "mlp.act", "mlp.dropout", "attn.attn_dropout", "attn.resid_dropout"),
 }
 
+# PEFT 0.20 took to TypeError for layers that cannot be changed, in most methods.
+_VALUE_ERROR = frozenset({"ADALORA", "GLORA", "HIRA", "IA3", "PSOFT", "PVERA", "RANDLORA", "ROAD"})
+_TYPE_ERROR_SINCE = {"OFT": "0.21", "ADAMSS": "0.19"}
+
 _WITHOUT_RANK = frozenset({"OFT", "ADALORA", "SUPERTUNING", "ADAMSS"})
 
 
@@ -125,7 +129,7 @@ class RefusedLayer(Rule):
                 f"{subject.adapter.peft_type} cannot change {first_names(held.refused)}: "
                 + text.removeprefix("ValueError: "),
                 subject.at_field("target_modules"),
-                effects=(_refusal(held, module, text),),
+                effects=_refusal(held, str(subject.adapter.peft_type), module, text),
             )
         for message, effect in _early(subject, held):
             yield self.finding(message, subject.at_field("target_modules"), effects=(effect,), severity=Severity.NOTE)
@@ -139,6 +143,8 @@ class RefusedLayer(Rule):
             return
         if value is None or (isinstance(value, int) and value <= 0):
             text = f"ValueError: `r` should be a positive integer value but the value passed is {value}"
+            if value == 0 and kind.name == "VERA" and subject.base is not None:  # makes its shared matrices first
+                text = "ZeroDivisionError: float division by zero"
             yield self.finding(
                 f"r is {value!r}, and {subject.adapter.peft_type} needs a rank",
                 subject.at_field("r"),
@@ -171,7 +177,11 @@ class RefusedLayer(Rule):
         named = {re.sub(r"\.lora_E(\.[^.]+)?$", "", name): mask for name, mask in pattern.items()}
         lost = [module for module in named if module not in modules and subject.base is not None]
         start = held.options("init_r")
-        odd = [module for module, mask in named.items() if isinstance(mask, list) and len(mask) != start]
+        odd = [
+            module
+            for module, mask in named.items()
+            if module not in lost and isinstance(mask, list) and len(mask) != start
+        ]
         if odd:
             yield self.finding(
                 f"rank_pattern chooses among {len(named[odd[0]])} ranks for {odd[0]}, but init_r is {start}",
@@ -260,9 +270,18 @@ def _unchangeable(base: Base) -> list[str]:
     return [*found, *_WITHOUT_PARAMETERS.get(base.model_type, ())]
 
 
-def _refusal(held: Holding, module: str, text: str) -> Effect:
-    targets = "peft>=0.14" if text.startswith("ValueError: You can only specify either r ") else held.targets
-    return raises(targets, text if ": " in text else f"ValueError: Target module {module} is not supported.")
+def _refusal(held: Holding, method: str, module: str, text: str) -> tuple[Effect, ...]:
+    if text.startswith("ValueError: You can only specify either r "):
+        return (raises("peft>=0.14", text),)
+    if ": " in text:
+        return (raises(held.targets, text),)
+    text = f"Target module {module} is not supported."
+    if method in _VALUE_ERROR:
+        return (raises(held.targets, f"ValueError: {text}"),)
+    since = _TYPE_ERROR_SINCE.get(method, "0.20")
+    joint = "" if held.targets == "peft" else ","
+    before, after = f"{held.targets}{joint}<{since}", f"{held.targets}{joint}>={since}"
+    return (raises(before, f"ValueError: {text}"), raises(after, f"TypeError: {text}"))
 
 
 def _early(subject: Subject, held: Holding) -> Iterator[tuple[str, Effect]]:
