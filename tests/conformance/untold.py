@@ -7,7 +7,7 @@ _ALPHA = "the scale that it was trained with is not said"
 _BIASES = "whether the biases were ever trained is not said"
 _DECLARED = "whether the declared module was ever trained is not said"
 _OFT = "no reference by hand for OFT; tests/methods has it, with PEFT's own answer as reference"
-_OTHER_TEXT = "raises as predicted, but on one release with another text than claimed"
+_OTHER_TEXT = "raises as predicted, but on some releases with another exception than claimed"
 _UNTOLD = "adapterlint says that it cannot tell"
 _STRAY = "what a tensor of no module was for is not said"
 UNTOLD: dict[str, str] = {
@@ -26,6 +26,11 @@ UNTOLD: dict[str, str] = {
     "AL207-valid-adalora-has-ranks-of-its-own": "half an adapter: no singular values",
     "AL210-invalid-no-tensor-at-all": _DECLARED,
     "AL210-invalid-a-head-that-every-language-model-has": _DECLARED,
+    "AL210-invalid-one-end-of-tied-embeddings": _DECLARED,
+    "AL223-valid-twice-the-same": _UNTOLD,
+    "AL223-invalid-both": _UNTOLD,
+    "AL223-invalid-both-without-a-base": _UNTOLD,
+    "AL519-invalid-the-part-second": _UNTOLD,
     "AL213-invalid-lora-bias-without-biases": _BIASES,
     "AL213-invalid-nor-by-another-method": _BIASES,
     "AL215-invalid-nothing-stored": _DECLARED,
@@ -45,9 +50,9 @@ SKIPPED: dict[str, str] = {
     "AL001-valid-a-directory-above-adapters": "no adapter itself; PEFT is not asked to load it",
     "AL115-invalid-a-repeat-inside-a-repeat": "PEFT may never come back from matching the pattern",
     "AL221-invalid-x-lora": _UNTOLD,
-    "AL223-valid-twice-the-same": _UNTOLD,
-    "AL519-invalid-the-part-second": _UNTOLD,
-    "AL224-invalid-saved-whole": _OTHER_TEXT,
+    "AL224-invalid-saved-whole": "a known disagreement: wrong is predicted for 0.14, which loads it, and another exception since 0.17",
+    "AL406-invalid-the-other-end": _OTHER_TEXT,
+    "AL406-invalid-not-tied": _OTHER_TEXT,
     "AL407-invalid-no-labels": _OTHER_TEXT,
     "AL507-invalid-ends-with-a-saved-module": _OTHER_TEXT,
     "AL513-invalid-rows-after-the-whole-embedding": _OTHER_TEXT,
