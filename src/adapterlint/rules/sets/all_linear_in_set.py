@@ -25,7 +25,7 @@ class AllLinearInSet(SetRule):
     Two adapters with `"target_modules": "all-linear"`.
 
     ## Fix
-    By hand: list the modules in `target_modules` (`fix --target "peft<0.8"` does); or load this adapter first.
+    None for the set: list the modules in `target_modules` (`fix --target "peft<0.8"` does), or load this adapter first.
 
     ## References
     - PEFT `tuners/tuners_utils.py`, `_maybe_include_all_linear_layers`; measured on 0.4.0 to 0.21.2.
