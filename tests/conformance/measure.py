@@ -123,7 +123,8 @@ def main() -> int:
             "torch": torch.__version__.partition("+")[0],
         }
         digests = {fixture.name: fixture.digest for fixture in fixtures()}
-        write(release, stack, {name: (digests[name], cell) for name, cell in measured.items()})
+        kept = read(release) if args.only != "*" else {}
+        write(release, stack, kept | {name: (digests[name], cell) for name, cell in measured.items()})
     elif args.only == "*" and (recorded := {name: cell for name, (_, cell) in read(release).items()}):
         lines += [
             f"{name}: not as recorded"
