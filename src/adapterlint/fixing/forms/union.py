@@ -16,7 +16,7 @@ from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.model.target import Target
 from adapterlint.model.tensor import FLOAT_DTYPES
-from adapterlint.model.together import saved_sets
+from adapterlint.model.together import saved_sets, shown
 
 
 def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...]]:
@@ -142,7 +142,10 @@ def _layer_edits(member: Subject, base: Base, layers: dict[str, bool]) -> list[E
 
 
 def _zero_layer(member: Subject, base: Base, module: str, dtype: str) -> list[Edit]:
-    pair = zero_pair(member.adapter.name, base, module, peft.rank(member.adapter, module), dtype)
+    rank = peft.rank(member.adapter, module)
+    if not isinstance(rank, int) or rank < 1:
+        raise FormError(f"{member.adapter.name} has no usable rank for {module}: {shown(rank)}")
+    pair = zero_pair(member.adapter.name, base, module, rank, dtype)
     edits: list[Edit] = [*pair]
     if member.adapter.get("lora_bias") is True:
         edits.append(ZeroTensor(f"{PREFIX}{module}.lora_B.bias", dtype, pair[1].shape[:1]))

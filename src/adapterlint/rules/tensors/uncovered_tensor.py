@@ -143,7 +143,9 @@ def _method_fix(subject: Subject, held: Holding) -> Fix:
     """What a method works out from all of its targets together is not restored by naming them in another order."""
     title = "List the trained modules in target_modules"
     shares = any(not slot.module for slot in held.slots.values()) or not held.method.idle(held.options)
-    stored = [key.module for key in (*held.exact.values(), *held.uncovered) if key.module]
+    # Tensors that are dropped for another reason stay in modules that are selected, or the next fix undoes this one.
+    stray = [key for key in held.stray if subject.module_exists(key.module) is not False]
+    stored = [key.module for key in (*held.exact.values(), *held.uncovered, *stray) if key.module]
     names = derive_targets(subject, list(dict.fromkeys(stored)))
     if shares or names is None or held.options("feedforward_modules"):
         return Fix(title, Safety.DISPLAY)
