@@ -53,12 +53,5 @@ SKIPPED: dict[str, str] = {
 }
 """Why a fixture is not loaded at all."""
 
-KNOWN: dict[str, str] = {
-    "AL224-invalid-saved-whole": "a known disagreement: wrong is predicted for 0.14, which loads it, and another exception since 0.17",
-    "AL406-invalid-the-other-end": _OTHER_TEXT,
-    "AL406-invalid-not-tied": _OTHER_TEXT,
-    "AL407-invalid-no-labels": _OTHER_TEXT,
-    "AL507-invalid-ends-with-a-saved-module": _OTHER_TEXT,
-    "AL513-invalid-rows-after-the-whole-embedding": _OTHER_TEXT,
-}
+KNOWN: dict[str, str] = {}
 """Where adapterlint and a release disagree, and how: rows that the table lacks until the rule is mended."""

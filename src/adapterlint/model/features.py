@@ -132,6 +132,9 @@ def _parameters(subject: Subject) -> Loss:
 def _tokens(subject: Subject) -> Loss:
     value = subject.adapter.get("trainable_token_indices")
     lists = value.values() if isinstance(value, dict) else [value]
+    stored = [key.module for key in subject.adapter.of_kind(Kind.TOKENS)]
+    if stored and all(peft.saved_root(subject.saved_names, module) is not None for module in stored):
+        return "nothing"  # the saved matrix holds the rows too
     return _if(any(isinstance(indices, list) and indices for indices in lists))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, raises, wrong
+from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.model.together import layers, trains_rows, vocabulary_ends
 from adapterlint.rules.base import Rule
@@ -82,10 +83,12 @@ def _effects(
     assert subject.base is not None
     tied, embedding = subject.base.tied, subject.base.embedding
     if saved and saved != ends:
-        text = "KeyError: 'base_model.model.lm_head.weight'"
-        if embedding not in saved:
-            text = "AttributeError: 'Embedding' object has no attribute 'modules_to_save'"
-        yield raises("peft>=0.18" if tied else "peft>=0.18,<0.20", text)
+        missing = min(ends - saved)
+        early = late = f"KeyError: '{PREFIX}{missing}.weight'"
+        if missing == embedding:
+            early = "AttributeError: 'Embedding' object has no attribute 'modules_to_save'"
+        yield raises("peft>=0.18,<0.19", early)
+        yield raises("peft>=0.19" if tied else "peft>=0.19,<0.20", late)
     elif saved and not tied:
         yield wrong("peft>=0.19,<0.20")  # on a tied base AL304 looks whether they differ
     elif changed and not saved:

@@ -156,4 +156,6 @@ def _refused(base: Base, argument: str) -> str | None:
 
 
 def _architecture(base: BaseExample, name: str) -> BaseExample:
-    return base._replace(config={**base.config, "architectures": [name]})
+    """A base of another architecture, whose head has another name."""
+    tensors = {key: entry for key, entry in base.tensors.items() if not key.startswith("classifier.")}
+    return base._replace(config={**base.config, "architectures": [name]}, tensors=tensors)

@@ -65,7 +65,7 @@ class RedundantFullTensor(Rule):
         whole = [key for key in subject.adapter.full_keys if not key.infix and _copied(subject, key)]
         modules = list(dict.fromkeys(key.module for key in whole))
         if whole:
-            text = f"Drop them, and {first_names(modules)} from modules_to_save"
+            text = f"Drop them, and {first_names(modules)} from modules_to_save, unless others of its set save them"
             yield self._copies(subject, whole, Fix(text, Safety.DISPLAY))
 
     def _copies(self, subject: Subject, keys: list[Key], fix: Fix) -> Finding:

@@ -74,10 +74,7 @@ class OccupiedEmbedding(Rule):
             return
         text = "TypeError: trainable_token_indices cannot be applied to modules of type <class 'peft.tuners.lora.layer."
         if saved:
-            name = min(saved)
-            whole = name == (subject.base.embedding if subject.base else name)
-            text = f"KeyError: '{PREFIX}{name}.token_adapter.base_layer.weight'"
-            text = "ValueError: The embedding layer is already marked to be trained fully" if whole else text
+            text = f"KeyError: '{PREFIX}{min(saved)}.token_adapter.base_layer.weight'"
         yield self.finding(
             f"trainable_token_indices replaces rows of {first_names(sorted(changed | saved))}, which "
             + ("modules_to_save saves whole" if saved else "has LoRA too"),
