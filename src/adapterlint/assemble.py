@@ -14,7 +14,7 @@ from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import Subject
 from adapterlint.model.tensor import Tensor, TensorTable
-from adapterlint.reading import gitattributes, jsontext, lfs, payload, safetensors
+from adapterlint.reading import jsontext, payload, safetensors
 from adapterlint.reading.basepath import BaseFinder as BaseFinder
 from adapterlint.reading.plainfile import read_small
 from adapterlint.reading.problems import Problem
@@ -111,6 +111,8 @@ def _config_problems(path: str, document: jsontext.Document | None) -> tuple[Pro
     problems: tuple[Problem, ...] = ()
     for problem in document.problems:
         if problem.kind == "lfs-pointer":
+            from adapterlint.reading import lfs  # this and the next: rare
+
             pointer = lfs.parse_pointer(document.text.encode("utf-8", "replace")[: lfs.MAX_POINTER_BYTES])
             if pointer is not None:
                 size = "no size" if pointer.size is None else f"{pointer.size} bytes"
@@ -123,6 +125,8 @@ def _config_problems(path: str, document: jsontext.Document | None) -> tuple[Pro
 
 def _tracked(path: str, name: str) -> Iterator[Problem]:
     """A note where the checkout itself says that the file is kept in Git LFS."""
+    from adapterlint.reading import gitattributes
+
     attributes = gitattributes.tracked_by(path, name)
     if attributes is not None:
         yield Problem("lfs-tracked", f"{attributes} keeps {name} in Git LFS", fatal=False, detail=attributes)

@@ -1,7 +1,5 @@
 """The vocabulary that every other module speaks: findings, where they are, what they claim, and how to mend them."""
 
-from __future__ import annotations
-
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias

@@ -1,7 +1,5 @@
 """What a run found, as data: the one object that every reporter prints."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ around it (wrappers, doubled prefixes, adapter names, ``modules_to_save`` infixe
 Source: PEFT's ``utils/save_and_load.py``, releases 0.4.0 to 0.21.2.
 """
 
-from __future__ import annotations
-
 import re
 from enum import Enum
 from functools import lru_cache

@@ -42,6 +42,8 @@ DTYPE_BITS: dict[str, int] = {
 """Bits per element of every dtype that safetensors 0.8.0 knows, in the order in which its error text lists them."""
 
 U64_MAX = 2**64 - 1
+LIBRARY = "Error while deserializing header: "
+"""How every text of the library's ``SafetensorError`` starts."""
 METADATA_KEY = "__metadata__"
 """The one key of a header that is no tensor."""
 

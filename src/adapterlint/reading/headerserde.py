@@ -16,11 +16,9 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any, NoReturn
 
-from .headerjson import DTYPE_BITS, METADATA_KEY, U64_MAX, Parsed, TensorEntry
+from .headerjson import DTYPE_BITS, LIBRARY, METADATA_KEY, U64_MAX, Parsed, TensorEntry
 from .problems import Problem
 
-LIBRARY = "Error while deserializing header: "
-"""How every text of the library's ``SafetensorError`` starts."""
 INVALID_JSON = LIBRARY + "invalid JSON in header: "
 
 _FIELDS = ("dtype", "shape", "data_offsets")

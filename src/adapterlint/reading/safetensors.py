@@ -60,12 +60,10 @@ from operator import itemgetter, or_, sub
 from typing import NamedTuple
 
 from .headerjson import DTYPE_BITS as DTYPE_BITS
-from .headerjson import U64_MAX, Parsed, parse_ordinary
+from .headerjson import LIBRARY, U64_MAX, Parsed, parse_ordinary
 from .headerjson import TensorEntry as TensorEntry
 from .headerjson import columns_of as columns_of
-from .headerserde import LIBRARY, parse_strict
 from .problems import Problem
-from .signatures import SIGNATURE_BYTES, identify
 
 MAX_HEADER_BYTES = 100_000_000
 """The longest header that the library takes; it has stood in every release."""
@@ -147,9 +145,15 @@ def _read_head(descriptor: int, file_bytes: int) -> tuple[bytes, int]:
     head = os.read(descriptor, _LENGTH_BYTES)
     length = int.from_bytes(head, "little")
     fits = length <= min(MAX_HEADER_BYTES, file_bytes - _LENGTH_BYTES)
-    head += os.read(descriptor, length if fits else SIGNATURE_BYTES)
+    head += os.read(descriptor, length if fits else _signature_bytes())
     shrunk = fits and len(head) < _LENGTH_BYTES + length  # since it was asked for its length
     return head, len(head) if shrunk else file_bytes
+
+
+def _signature_bytes() -> int:
+    from .signatures import SIGNATURE_BYTES  # only for files that are no safetensors
+
+    return SIGNATURE_BYTES
 
 
 def _unreadable(message: str, detail: str) -> Header:
@@ -173,7 +177,7 @@ def parse_header(head: bytes, file_bytes: int) -> Header:
         text = raw.decode()
     except UnicodeDecodeError as error:
         return Header({}, {}, (_bad_utf8(error),), length, file_bytes, raw)
-    parsed = parse_ordinary(text) or parse_strict(text)
+    parsed = parse_ordinary(text) or _parse_strict(text)
     problems = parsed.problems
     if not any(problem.fatal for problem in problems):
         problems += _check_layout(parsed, _LENGTH_BYTES + length, file_bytes)
@@ -181,6 +185,12 @@ def parse_header(head: bytes, file_bytes: int) -> Header:
         message = "the header starts with white space, not with `{`"
         problems = (Problem("leading-whitespace", message, fatal=False, offset=_LENGTH_BYTES), *problems)
     return Header(parsed.tensors, parsed.metadata, problems, length, file_bytes, raw)
+
+
+def _parse_strict(text: str) -> Parsed:
+    from .headerserde import parse_strict  # few headers are written otherwise than by the library
+
+    return parse_strict(text)
 
 
 def _check_length(head: bytes, length: int, file_bytes: int) -> Problem | None:
@@ -200,6 +210,8 @@ def _check_length(head: bytes, length: int, file_bytes: int) -> Problem | None:
     else:
         return None
     # Where the JSON should start, it does: whatever else the bytes resemble, this is safetensors, and cut off.
+    from .signatures import identify
+
     signature = None if head[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" else identify(head)
     if signature:
         kind, message = signature.kind, f"the file is {signature.description}"
