@@ -182,10 +182,10 @@ def main() -> int:
     for label, found in times.items():
         middle, least, most = (round(1000 * each) for each in (statistics.median(found), min(found), max(found)))
         print(f"{label:25} median {middle} ms ({least} to {most})")
-    copied, fixed, *by_hand = (statistics.median(found) for found in times.values())
+    copied, fixed, *others = (statistics.median(found) for found in times.values())
     print(f"ratio to cp + sync        {fixed / copied:.2f} (limit {TIME_LIMIT})")
     slow = fixed > TIME_LIMIT * copied
-    for other in by_hand:
+    for other in others:
         print(f"ratio to load and save    {fixed / other:.2f} (limit {BY_HAND_LIMIT})")
         slow = slow or fixed > BY_HAND_LIMIT * other
     print(f"peak memory               {peak:.0f} MB (limit {MEMORY_LIMIT})")
