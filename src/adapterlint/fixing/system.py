@@ -63,28 +63,6 @@ def flush_file(path: str) -> None:
 
 
 @contextmanager
-def early_flush(descriptor: int) -> Iterator[None]:
-    """While the block writes a file, the disk begins with what is written, and the last flush has less to do."""
-    if not hasattr(os, "fdatasync"):
-        yield
-        return
-    written = Event()
-
-    def run() -> None:
-        with suppress(OSError):  # the flush of the whole meets the same error, and raises it
-            while not written.wait(_EARLY_SECONDS):
-                os.fdatasync(descriptor)
-
-    thread = Thread(target=run, name="adapterlint")
-    thread.start()
-    try:
-        yield
-    finally:
-        written.set()
-        thread.join()
-
-
-@contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     """Does the work in a thread while the block runs, and ends when both have.
 
@@ -106,6 +84,23 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         thread.join()
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def early_flush(descriptor: int) -> Iterator[None]:
+    """While the block writes a file, the disk begins with what is written, and the last flush has less to do."""
+    written = Event()
+
+    def work() -> None:
+        with suppress(OSError):  # the flush of the whole meets the same error, and raises it
+            while hasattr(os, "fdatasync") and not written.wait(_EARLY_SECONDS):
+                os.fdatasync(descriptor)
+
+    with meanwhile(work):
+        try:
+            yield
+        finally:
+            written.set()
 
 
 class Locks:

@@ -66,6 +66,16 @@ def meant(value: Any) -> bool:
     return bool(value)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a JSON value is a number above 0."""
+    return is_number(value) and bool(value > 0)
+
+
 def number_in(value: Any) -> float | None:
     """The number that a value is or, as a text, stands for; None if it is none, or true or false."""
     if isinstance(value, str):

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from adapterlint.findings import Edit, SetConfig
 from adapterlint.model import peft
 from adapterlint.model.adapter import Adapter, stored_rank
+from adapterlint.model.features import is_positive
 from adapterlint.model.keys import Kind
 from adapterlint.model.keytable import ModuleTensors
 from adapterlint.model.subject import Subject
@@ -50,7 +51,7 @@ def rank_edits(subject: Subject) -> tuple[Edit, ...] | None:
     if ranks is None or "lora_alpha" not in (adapter.config or {}):
         return None
     alphas = {module: peft.alpha(adapter, module) for module in ranks}
-    if not all(_positive(alpha) for alpha in alphas.values()):
+    if not all(is_positive(alpha) for alpha in alphas.values()):
         return None
     own = adapter.get("r")
     counted = Counter(ranks.values())
@@ -103,7 +104,3 @@ def _edits(adapter: Adapter, changes: Mapping[str, Any]) -> tuple[Edit, ...]:
         for field, value in changes.items()
         if present.get(field) != value and (value != {} or present.get(field))
     )
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0

@@ -161,6 +161,14 @@ class Subject:
             if self.selection(module) and self.in_base.get(module, True)
         }
 
+    def equals_base(self, key: Key) -> bool | None:
+        """Whether a stored tensor holds the base's own values of its parameter.
+
+        None where the base is not known or has no such parameter, or where either cannot be read.
+        """
+        stored = self.base.parameters.get(key.full_name) if self.base else None
+        return None if stored is None else self.payload.equals_base(self.adapter.tensors[key.name], stored)
+
     @cached_property
     def held(self) -> Holding | None:
         """The file against its method, for methods other than LoRA; None for LoRA and for what no table has."""

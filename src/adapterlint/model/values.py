@@ -97,10 +97,6 @@ def kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _meant_number(value: Any) -> int | float | None:
     """The number that a text can only mean, or a whole number written with a fraction."""
     if isinstance(value, str):
@@ -108,7 +104,7 @@ def _meant_number(value: Any) -> int | float | None:
             value = float(value.strip())
         except ValueError:
             return None
-    if not _number(value) or value != value or value in (float("inf"), float("-inf")):
+    if not features.is_number(value) or value != value or value in (float("inf"), float("-inf")):
         return None
     return int(value) if value == int(value) else value
 
@@ -266,7 +262,7 @@ def _layers(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
         edit, title = _set((name,), numbers, all(isinstance(item, int) for item in numbers))
         message = f"layers_to_transform holds texts ({value[0]!r}); PEFT compares them with numbers and finds no layer"
         nothing = (raises("peft>=0.4", "ValueError: Target modules"),)
-        some = any(_number(item) for item in value)
+        some = any(features.is_number(item) for item in value)
         yield Misfit((name,), message, () if some else nothing, edit, title)
 
 

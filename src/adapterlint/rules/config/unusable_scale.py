@@ -9,7 +9,7 @@ from typing import Any
 from adapterlint.findings import Finding, Fix, Safety, Severity, inert, raises, unknown, wrong
 from adapterlint.model import peft
 from adapterlint.model.adapter import stored_rank
-from adapterlint.model.features import number_in, tempered
+from adapterlint.model.features import is_number, number_in, tempered
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
@@ -95,8 +95,8 @@ class UnusableScale(Rule):
         values = {"": adapter.get("lora_alpha")}
         if modules and adapter.get("alpha_pattern"):
             values = {module: peft.alpha(adapter, module) for module in modules}
-        odd = [module for module, value in values.items() if _is_number(value) and value != value]
-        none = [module for module, value in values.items() if _is_number(value) and value == 0]
+        odd = [module for module, value in values.items() if is_number(value) and value != value]
+        none = [module for module, value in values.items() if is_number(value) and value == 0]
         if odd:
             message = f"lora_alpha is NaN{_for(odd, len(values))}, and so is every answer"
             yield self.finding(message, subject.at_field("lora_alpha"), effects=(wrong(),))
@@ -110,7 +110,7 @@ class UnusableScale(Rule):
 
     def _too_large(self, subject: Subject, values: dict[str, Any]) -> Iterator[Finding]:
         """An alpha that no float can hold raises, and one that float32 cannot hold makes every answer NaN."""
-        alphas = {module: value for module, value in values.items() if _is_number(value) and value == value}
+        alphas = {module: value for module, value in values.items() if is_number(value) and value == value}
         huge = [module for module, value in alphas.items() if isinf(number_in(value) or 0) and isinstance(value, int)]
         large = [module for module, value in alphas.items() if _overflows(subject, module, value)]
         own = subject.adapter.get("lora_alpha")
@@ -119,7 +119,7 @@ class UnusableScale(Rule):
             return
         what = "int" if subject.adapter.get("use_rslora") else "integer division result"
         text = f"OverflowError: {what} too large"
-        early = _is_number(own) and own == alphas[modules[0]]
+        early = is_number(own) and own == alphas[modules[0]]
         targets = "peft" if early else "peft>=0.6"
         yield self.finding(
             f"lora_alpha{_for(modules, len(values))} is too large for a "
@@ -135,8 +135,8 @@ class UnusableScale(Rule):
         values = {"": own}
         if subject.covered and adapter.get("rank_pattern"):
             values = {module: peft.rank(adapter, module) for module in subject.covered}
-        bad = [module for module, value in values.items() if _is_number(value) and value <= 0]
-        early = _is_number(own) and own <= 0
+        bad = [module for module, value in values.items() if is_number(value) and value <= 0]
+        early = is_number(own) and own <= 0
         if not bad and not early:
             return
         value = values[bad[0]] if bad else own
@@ -161,10 +161,6 @@ def _overflows(subject: Subject, module: str, alpha: Any) -> bool:
     """Whether alpha / r is beyond float32's largest number."""
     size, value = number_in(peft.rank(subject.adapter, module)), number_in(alpha)
     return size is not None and value is not None and size > 0 and abs(value) / size > _LARGEST
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _has_default_rank(subject: Subject) -> bool:

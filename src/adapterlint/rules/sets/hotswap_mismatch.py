@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from math import isclose, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model import peft
 from adapterlint.model.adapter import Adapter
+from adapterlint.model.features import is_positive
 from adapterlint.model.keys import PREFIX, Key, Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.model.together import in_model_order, layers, shown, trains_rows
@@ -322,13 +323,9 @@ def _swapped_scale(adapter: Adapter, module: str, slot: str) -> float:
     """The factor since 0.15: patterns are held against a tensor's whole name, which they rarely match."""
     name = f"{PREFIX}{module}.lora_A.{slot}.weight"
     size, weight = peft.rank(adapter, name), peft.alpha(adapter, name)
-    if not _usable(size) or not _usable(weight):
+    if not is_positive(size) or not is_positive(weight):
         raise ValueError("no usable scale")
     return float(weight) / (sqrt(size) if adapter.get("use_rslora") is True else float(size))
-
-
-def _usable(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
 def _left_behind(first: Subject, other: Subject, old: bool) -> _Problem | None:
@@ -336,7 +333,7 @@ def _left_behind(first: Subject, other: Subject, old: bool) -> _Problem | None:
     stays = [module for module in first.saved_modules if _trained(first, module)]
     stays += [key.full_name for key in first.undeclared]
     stays += [key.module for key in first.adapter.of_kind(Kind.TOKENS)]
-    stays += [key.module for key in first.adapter.of_kind(Kind.BASE_LAYER) if not _is_copy(first, key)]
+    stays += [key.module for key in first.adapter.of_kind(Kind.BASE_LAYER) if first.equals_base(key) is not True]
     if not stays:
         return None
     effect = wrong(_OLD if old else _NEW, operation="hotswap", adapter=other.adapter.name)
@@ -346,11 +343,4 @@ def _left_behind(first: Subject, other: Subject, old: bool) -> _Problem | None:
 def _trained(member: Subject, module: str) -> bool:
     """Whether a saved module has a tensor that is not known to be the base's."""
     saved = [key for key in member.adapter.saved.values() if peft.saved_root((module,), key.module) is not None]
-    return any(not _is_copy(member, key) for key in saved)
-
-
-def _is_copy(member: Subject, key: Key) -> bool:
-    """Whether a full tensor is known to hold the base's own values."""
-    stored = member.base.parameters.get(key.full_name) if member.base else None
-    tensor = member.adapter.tensors[key.name]
-    return stored is not None and member.payload.equals_base(tensor, stored) is True
+    return any(member.equals_base(key) is not True for key in saved)

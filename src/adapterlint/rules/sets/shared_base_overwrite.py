@@ -98,7 +98,5 @@ def _disturbs(subject: SetSubject, member: Subject, key: Key) -> bool:
 
 def _altered_layers(member: Subject) -> Iterator[Key]:
     for key in member.adapter.of_kind(Kind.BASE_LAYER):
-        if key.parameter == "weight" and member.base is not None:
-            stored = member.base.parameters.get(f"{key.module}.weight")
-            if stored is not None and member.payload.equals_base(member.adapter.tensors[key.name], stored) is False:
-                yield key
+        if key.parameter == "weight" and member.equals_base(key) is False:
+            yield key

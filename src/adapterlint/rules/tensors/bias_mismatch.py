@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from adapterlint.findings import Finding, Fix, RemoveConfig, RenameTensor, Safety, SetConfig, Severity, unknown, wrong
-from adapterlint.model.keys import PREFIX, Key, Kind
+from adapterlint.model.keys import PREFIX, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import (
@@ -119,11 +119,11 @@ class BiasMismatch(Rule):
     def _base_bias(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         mode = adapter.get("bias")
-        old = [
-            k for k in adapter.full_keys if k.parameter == "bias" and k.module in subject.covered and k.infix is None
-        ]
-        new = [k for k in adapter.of_kind(Kind.BASE_LAYER) if k.parameter == "bias" and not _equals_base(subject, k)]
-        old = [key for key in old if not _equals_base(subject, key)]
+        old = [k for k in adapter.full_keys if k.module in subject.covered and k.infix is None]
+        old, new = (
+            [k for k in keys if k.parameter == "bias" and subject.equals_base(k) is not True]
+            for keys in (old, adapter.of_kind(Kind.BASE_LAYER))
+        )
         if old:
             renames = tuple(RenameTensor(key.name, f"{PREFIX}{key.module}.base_layer.bias") for key in old)
             yield self.finding(
@@ -147,11 +147,6 @@ class BiasMismatch(Rule):
                 subject.at_field("bias"),
                 effects=(),
             )
-
-
-def _equals_base(subject: Subject, key: Key) -> bool:
-    stored = subject.base.parameters.get(f"{key.module}.{key.parameter}") if subject.base else None
-    return stored is not None and subject.payload.equals_base(subject.adapter.tensors[key.name], stored) is True
 
 
 def _base_has_biases(subject: Subject) -> bool:

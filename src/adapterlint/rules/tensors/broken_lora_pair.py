@@ -132,8 +132,3 @@ def _ranks_differ(subject: Subject, entry: ModuleTensors) -> bool:
     a = stored_rank(entry.a.kind, subject.adapter.shape(entry.a))
     b = stored_rank(entry.b.kind, subject.adapter.shape(entry.b))
     return a is not None and b is not None and a != b and 0 not in (a, b)
-
-
-def torn_modules(subject: Subject) -> set[str]:
-    """Modules whose halves have different ranks; AL207 leaves them to this rule."""
-    return {module for module, entry in subject.adapter.modules.items() if _ranks_differ(subject, entry)}
