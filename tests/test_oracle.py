@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,19 +32,22 @@ def verdicts(
     return {release: entry.verdicts[f"peft=={release}"] for release in releases}
 
 
-def test_verdicts_equal_what_was_measured(tmp_path: Path) -> None:
-    truth = json.loads((ORACLE / "truth.json").read_text())
-    marks: Counter[str] = Counter()
-    wrong = []
-    for case_id, results in truth.items():
+def cases(target: Path, with_base: bool = True) -> Iterator[tuple[str, str, Verdict, str]]:
+    """Every case and release, what is predicted, and the outcome that was measured."""
+    for case_id, results in json.loads((ORACLE / "truth.json").read_text()).items():
         source = ORACLE / "cases" / case_id
         case = json.loads((source / "case.json").read_text())
-        found = verdicts(case, source, tmp_path / case_id, list(results))
+        found = verdicts(case, source, target / case_id, list(results), with_base)
         for release, result in results.items():
-            expected = result["outcome"]
-            if expected == "undefined":
-                continue
-            said = found[release].outcome.value
+            yield case_id, release, found[release], result["outcome"]
+
+
+def test_verdicts_equal_what_was_measured(tmp_path: Path) -> None:
+    marks: Counter[str] = Counter()
+    wrong = []
+    for case_id, release, verdict, expected in cases(tmp_path):
+        if expected != "undefined":
+            said = verdict.outcome.value
             mark = "right" if said == expected else f"{expected}-as-{said}"
             marks[mark] += 1
             if mark != "right":
@@ -55,24 +59,19 @@ def test_verdicts_equal_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_without_a_base_nothing_is_claimed_that_only_a_base_shows(tmp_path: Path) -> None:
-    truth = json.loads((ORACLE / "truth.json").read_text())
     marks: Counter[str] = Counter()
     wrong = []
-    for case_id, results in truth.items():
-        source = ORACLE / "cases" / case_id
-        case = json.loads((source / "case.json").read_text())
-        found = verdicts(case, source, tmp_path / case_id, list(results), with_base=False)
-        for release, verdict in found.items():
-            said, expected = verdict.outcome.value, results[release]["outcome"]
-            if said == "loads":
-                assert verdict.assumes == ("base",), (case_id, release)
-            if said == "unknown":
-                assert verdict.missing, (case_id, release)
-            if expected != "undefined":
-                mark = "right" if said == expected else "unknown" if said == "unknown" else f"{expected}-as-{said}"
-                marks[mark] += 1
-                if mark not in ("right", "unknown") and said != "loads":
-                    wrong.append(f"{case_id} on {release}: {expected}, not {said}")
+    for case_id, release, verdict, expected in cases(tmp_path, with_base=False):
+        said = verdict.outcome.value
+        if said == "loads":
+            assert verdict.assumes == ("base",), (case_id, release)
+        if said == "unknown":
+            assert verdict.missing, (case_id, release)
+        if expected != "undefined":
+            mark = "right" if said == expected else "unknown" if said == "unknown" else f"{expected}-as-{said}"
+            marks[mark] += 1
+            if mark not in ("right", "unknown") and said != "loads":
+                wrong.append(f"{case_id} on {release}: {expected}, not {said}")
     print(f"without a base: {dict(marks)}")
     assert not wrong
     assert marks["right"] / sum(marks.values()) >= 0.9

@@ -8,7 +8,7 @@ Sources: PEFT 0.4.0 to 0.21.2, ``tuners/tuners_utils.py`` (check_target_module_e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from math import sqrt
 from typing import Any, Literal
@@ -195,6 +195,21 @@ def selected_modules(adapter: Adapter, base: Base, legacy: bool = False) -> tupl
     selection = Selection(adapter, base, legacy)
     saved = saved_names(adapter)
     return tuple(module for module in base.modules if selection(module) and saved_root(saved, module) is None)
+
+
+def names_for(modules: Sequence[str], universe: Iterable[str]) -> list[str]:
+    """Entries of ``target_modules`` that select these modules of a model and no others of it.
+
+    The last names where those do, sorted; else the paths as given.
+
+    Args:
+        modules: module paths, some of which may be missing from the model.
+        universe: every module path of the model.
+    """
+    every, wanted = set(universe), set(modules)
+    leaves = {module.rpartition(".")[2] for module in modules}
+    selected = {module for module in every if module.rpartition(".")[2] in leaves}
+    return sorted(leaves) if selected == wanted & every else list(modules)
 
 
 def _fullmatch(pattern: str, module: str) -> bool:

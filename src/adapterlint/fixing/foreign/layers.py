@@ -17,6 +17,7 @@ from adapterlint.findings import (
     Term,
 )
 from adapterlint.fixing import terms
+from adapterlint.model import peft
 from adapterlint.model.base import Base
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import Subject, first_names
@@ -195,11 +196,10 @@ def _number(value: float) -> float | int:
 
 def targets(modules: Sequence[str], base: Base | None) -> list[str]:
     """``target_modules``: last names where they select these modules and no others, else whole paths."""
-    leaves = sorted({module.rpartition(".")[2] for module in modules})
-    if base is not None:
-        found = {module for module in base.modules if module.rpartition(".")[2] in leaves}
-        return leaves if found == set(modules) else sorted(modules)
-    return leaves if _is_regular(modules) else sorted(modules)
+    told = (
+        _is_regular(modules) if base is None else base.modules.keys() >= set(modules)
+    )  # a tied head is not among them
+    return sorted(peft.names_for(modules, modules if base is None else base.modules) if told else modules)
 
 
 def _is_regular(modules: Sequence[str]) -> bool:

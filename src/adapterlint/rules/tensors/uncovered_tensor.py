@@ -233,8 +233,4 @@ def derive_targets(subject: Subject, trained: list[str] | None = None) -> list[s
     modules = trained or list(subject.adapter.modules)
     if not modules or "" in modules:  # no name selects the tensors of a module without a path
         return None
-    leaves = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
-    stored = set(modules)
-    universe = subject.base.modules if subject.base else stored
-    selected = {module for module in universe if any(module == leaf or module.endswith("." + leaf) for leaf in leaves)}
-    return sorted(leaves) if selected <= stored and stored <= selected | (stored - set(universe)) else modules
+    return peft.names_for(modules, subject.base.modules if subject.base else modules)
