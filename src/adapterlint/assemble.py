@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from adapterlint.discover import Found
 from adapterlint.filepayload import FilePayload
 from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
-from adapterlint.model import keys
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import Subject
@@ -66,16 +65,8 @@ def read_adapter(found: Found, base: Base | None = None) -> Adapter:
         nested=read.nested,
         explicit=found.explicit,
         other_tensors=_others(found.path, files, weights, read.problems),
-        keep=_owned_wrappers(base),
+        keep=base.wrappers if base else frozenset(),
     )
-
-
-def _owned_wrappers(base: Base | None) -> frozenset[str]:
-    """Components that look like wrappers but that the base itself owns."""
-    if base is None:
-        return frozenset()
-    owned = {part for name in base.parameters for part in name.split(".")}
-    return frozenset(owned & (keys.WRAPPERS | {keys.SOFT_WRAPPER}))
 
 
 def _listing(path: str) -> tuple[dict[str, int], tuple[Problem, ...]]:

@@ -184,7 +184,7 @@ def _check_one(item: Found, bases: Bases, payload: assemble.PayloadDepth, errors
     adapter = assemble.read_adapter(item, bases.given)
     base = bases.of(adapter)
     if base is not None and bases.given is None:
-        adapter = assemble.read_adapter(item, base)
+        adapter = replace(adapter, keep=base.wrappers)
     return check_adapter(assemble.subject(adapter, base, payload), errors)
 
 

@@ -35,6 +35,7 @@ class Adapter:
         explicit: the path was given, not found by recursion.
         other_tensors: headers of weights files that PEFT does not read, file -> tensors.
         config_value: whatever JSON value the config file holds.
+        keep: components of tensor names that look like wrappers but that the base itself owns.
     """
 
     path: str

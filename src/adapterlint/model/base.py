@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from adapterlint.model.keys import SOFT_WRAPPER, WRAPPERS
 from adapterlint.model.tensor import FLOAT_DTYPES, Tensor
 
 _OWN_NAME = (
@@ -69,6 +70,12 @@ class Base:
     path: str
     config: Mapping[str, Any]
     stored: Mapping[str, Tensor]
+
+    @cached_property
+    def wrappers(self) -> frozenset[str]:
+        """Components of its own names that look like those that training wrappers put in."""
+        owned = {part for name in self.parameters for part in name.split(".")}
+        return frozenset(owned & (WRAPPERS | {SOFT_WRAPPER}))
 
     @cached_property
     def model_type(self) -> str:

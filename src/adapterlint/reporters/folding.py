@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from adapterlint.findings import Effect, Outcome, covers
-from adapterlint.report import LOAD, Verdict
+from adapterlint.report import LOAD, Report, Verdict
 from adapterlint.reporters.text import clipped, printable
 
 EVERY = "every release"
@@ -121,6 +121,12 @@ def fold_effects(
         line, order = _effect_line(members, known, requested)
         lines.append((order, line))
     return [line for _, line in sorted(lines)]
+
+
+def effect_lines(effects: Iterable[Effect], report: Report) -> list[Line]:
+    """:func:`fold_effects` for a report: its releases, the targets that were asked for, the operations it is about."""
+    requested = report.targets if report.targets_given else ()
+    return fold_effects(effects, report.releases, requested, report.operations)
 
 
 def _effect_line(

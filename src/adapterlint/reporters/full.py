@@ -8,7 +8,7 @@ from adapterlint.findings import Finding, Location, Safety
 from adapterlint.report import Place, Report, Reported
 from adapterlint.reporters.closing import summary, verdicts
 from adapterlint.reporters.excerpt import excerpt, gutter
-from adapterlint.reporters.folding import fold_effects
+from adapterlint.reporters.folding import effect_lines
 from adapterlint.reporters.text import clipped, paint
 
 _SHOWN_RELATED = 6
@@ -79,8 +79,7 @@ def path_of(location: Location) -> str:
 
 
 def _notes(finding: Finding, report: Report, color: bool) -> Iterator[str]:
-    requested = report.targets if report.targets_given else ()
-    for line in fold_effects(finding.effects, report.releases, requested, report.operations):
+    for line in effect_lines(finding.effects, report):
         yield paint(line.text, "strong", color) if line.requested else line.text
     if finding.fix is not None:
         yield f"fix: {clipped(finding.fix.title)}{_SAFETY[finding.fix.safety]}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Severity
 from adapterlint.report import Place, Report, Reported
 from adapterlint.reporters.closing import summary, verdicts
-from adapterlint.reporters.folding import fold_effects
+from adapterlint.reporters.folding import effect_lines
 from adapterlint.reporters.full import path_of
 from adapterlint.reporters.places import relative
 from adapterlint.reporters.text import clipped, plural, printable
@@ -58,8 +58,7 @@ def _message(item: Reported, report: Report) -> Iterator[str]:
     yield clipped(finding.message)
     if item.place.location.tensor is not None:
         yield f"tensor: {clipped(item.place.location.tensor)}"
-    requested = report.targets if report.targets_given else ()
-    for line in fold_effects(finding.effects, report.releases, requested, report.operations):
+    for line in effect_lines(finding.effects, report):
         yield line.text
     if finding.fix is not None:
         yield f"fix ({finding.fix.safety.value}): {clipped(finding.fix.title)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from adapterlint.findings import Severity
 from adapterlint.report import Report, Reported
-from adapterlint.reporters.folding import fold_effects
+from adapterlint.reporters.folding import effect_lines
 from adapterlint.reporters.places import file_of, fingerprints
 from adapterlint.reporters.text import clipped, printable
 
@@ -42,6 +42,5 @@ def _words(item: Reported, report: Report) -> Iterator[str]:
     yield clipped(item.finding.message)
     if item.place.location.tensor is not None:
         yield f"Tensor: {clipped(item.place.location.tensor)}"
-    requested = report.targets if report.targets_given else ()
-    for line in fold_effects(item.finding.effects, report.releases, requested, report.operations):
+    for line in effect_lines(item.finding.effects, report):
         yield line.text

@@ -18,7 +18,7 @@ from adapterlint.findings import Outcome
 from adapterlint.report import Place, Report, Reported, Verdict
 from adapterlint.reporters.closing import summary
 from adapterlint.reporters.excerpt import excerpt, gutter
-from adapterlint.reporters.folding import fold_effects
+from adapterlint.reporters.folding import effect_lines
 from adapterlint.reporters.full import position
 from adapterlint.reporters.matrix import Row, reason, rows, spans
 from adapterlint.reporters.text import clipped, plural
@@ -173,8 +173,7 @@ def _finding(item: Reported, report: Report) -> Iterator[str]:
         yield from _place(place)
     if len(item.related) > _RELATED:
         yield f"<p>and {len(item.related) - _RELATED} more places</p>"
-    requested = report.targets if report.targets_given else ()
-    lines = fold_effects(finding.effects, report.releases, requested, report.operations)
+    lines = effect_lines(finding.effects, report)
     if lines:
         yield "<ul>" + "".join(f"<li>{escape(line.text)}</li>" for line in lines) + "</ul>"
     if finding.fix is not None:

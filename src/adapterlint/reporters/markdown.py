@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from adapterlint.report import Report, Reported
 from adapterlint.reporters.closing import summary
-from adapterlint.reporters.folding import fold_effects
+from adapterlint.reporters.folding import effect_lines
 from adapterlint.reporters.full import position
 from adapterlint.reporters.matrix import reason, rows, spans
 from adapterlint.reporters.text import clipped, plural
@@ -76,8 +76,7 @@ def _finding(item: Reported, report: Report) -> str:
     finding = item.finding
     head = f"**{finding.severity.value}** [{finding.rule}]({finding.url}) {code(finding.name)}"
     lines = [f"- {head} {code(position(item.place), 2 * _NAME_LENGTH)}  ", f"  {escaped(clipped(finding.message))}"]
-    requested = report.targets if report.targets_given else ()
-    for line in fold_effects(finding.effects, report.releases, requested, report.operations):
+    for line in effect_lines(finding.effects, report):
         lines.append(f"  - {escaped(line.text)}")
     if finding.fix is not None:
         lines.append(f"  - fix ({finding.fix.safety.value}): {escaped(clipped(finding.fix.title))}")

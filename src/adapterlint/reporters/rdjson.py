@@ -10,7 +10,7 @@ from typing import Any
 
 from adapterlint.findings import DOC_URL, Severity
 from adapterlint.report import Place, Replacement, Report, Reported
-from adapterlint.reporters.folding import fold_effects
+from adapterlint.reporters.folding import effect_lines
 from adapterlint.reporters.places import file_of
 from adapterlint.reporters.text import clipped, printable
 
@@ -44,8 +44,7 @@ def _message(item: Reported, report: Report) -> str:
     lines = [f"{clipped(item.finding.message)} ({item.finding.name})"]
     if item.place.location.tensor is not None:
         lines.append(f"tensor: {clipped(item.place.location.tensor)}")
-    requested = report.targets if report.targets_given else ()
-    lines += [line.text for line in fold_effects(item.finding.effects, report.releases, requested, report.operations)]
+    lines += [line.text for line in effect_lines(item.finding.effects, report)]
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from adapterlint.findings import DOC_URL, Effect
 from adapterlint.report import Place, Replacement, Report, Reported, RuleDoc
-from adapterlint.reporters.folding import fold_effects
+from adapterlint.reporters.folding import effect_lines
 from adapterlint.reporters.places import file_of, fingerprints, uri
 from adapterlint.reporters.ruledoc import as_markdown, as_text, first_sentence
 from adapterlint.reporters.text import clipped
@@ -109,8 +109,7 @@ def _result(item: Reported, fingerprint: str, codes: Sequence[str], report: Repo
 
 def _message(item: Reported, report: Report) -> str:
     lines = [_sentence(clipped(item.finding.message))]
-    requested = report.targets if report.targets_given else ()
-    lines += [line.text for line in fold_effects(item.finding.effects, report.releases, requested, report.operations)]
+    lines += [line.text for line in effect_lines(item.finding.effects, report)]
     if item.finding.fix is not None:
         lines.append(f"Fix ({item.finding.fix.safety.value}): {clipped(item.finding.fix.title)}")
     return "\n".join(lines)
