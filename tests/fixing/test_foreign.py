@@ -273,16 +273,105 @@ def test_layers_from_the_end_are_named_in_full(tmp_path: Path) -> None:
     assert all(name.startswith("model.layers.1.") for name in config["target_modules"])
 
 
-def test_a_config_of_peft_beside_foreign_tensors_leaves_the_scale_open(tmp_path: Path) -> None:
-    for case, name in (("mlx-lora", "adapters.safetensors"), ("kohya-lora", "style.safetensors")):
-        path = copy_of(case, tmp_path)
-        (path / CONFIG_FILE).write_text(
-            json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]})
-        )
-        (path / name).rename(path / SAFETENSORS_FILE)
-        done = run("fix", path, "--base", base_of(case), "--unsafe-fixes", "--inplace")
-        assert done.exit_code == 1
-        assert "Find out its scale" in done.output
+# -- names of another tool, config of PEFT's ---------------------------------------------------------------------------
+
+
+def mixed(case: str, directory: Path, lora_alpha: float, change: Callable[[str], str] = str, **fields: object) -> Path:
+    """A foreign adapter's tensors, their names changed further, in a directory with a config of PEFT's."""
+    path = directory / case
+    path.mkdir()
+    tensors = {
+        change(name): array for name, array in load_file(next((FIXTURES / "foreign" / case).glob("*.s*"))).items()
+    }
+    save_file(tensors, path / SAFETENSORS_FILE)
+    targets = sorted({name.removesuffix(".weight").split(".")[-2] for name in tensors}) if case == "mlx-lora" else [
+        "k_proj", "out_proj", "q_proj", "v_proj", "fc1", "fc2",
+    ]  # fmt: skip
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": lora_alpha, "target_modules": targets, **fields}
+    (path / CONFIG_FILE).write_text(json.dumps(config))
+    return path
+
+
+def merged(path: Path, case: str) -> dict[str, Array]:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, CLIPTextModel
+
+    kind = CLIPTextModel if CASES[case][0] == "clip-text" else AutoModelForCausalLM
+    model = PeftModel.from_pretrained(kind.from_pretrained(base_of(case)).double(), path).double().merge_and_unload()
+    return {name: each.detach().numpy() for name, each in model.named_parameters()}
+
+
+def into_peft(name: str) -> str:
+    return f"base_model.model.{name}"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("case", "change"), [("mlx-lora", str), ("mlx-lora", into_peft), ("kohya-no-alpha", str)])
+def test_only_the_names_are_foreign_and_the_config_gives_the_scale(
+    case: str, change: Callable[[str], str], tmp_path: Path
+) -> None:
+    base, wanted = defined(case)
+    own = 20.0 if case == "mlx-lora" else 1.0
+    path = mixed(case, tmp_path, 12, change)
+    before = json.loads((path / CONFIG_FILE).read_text())
+    kept = run("fix", path, "--base", base_of(case), "--inplace")
+    assert kept.exit_code == 1 and "needs --unsafe-fixes" in kept.output
+    done = run("fix", path, "--base", base_of(case), "--unsafe-fixes", "--inplace")
+    assert done.exit_code == 0, done.output
+    after = json.loads((path / CONFIG_FILE).read_text())
+    assert (after["r"], after["lora_alpha"]) == (before["r"], before["lora_alpha"])
+    weights = merged(path, case)
+    for module, weight in wanted.items():
+        expected = base[f"{module}.weight"] + 12 / 4 / own * (weight - base[f"{module}.weight"])
+        assert np.abs(weights[f"{module}.weight"] - expected).max() <= 1e-6 * np.abs(expected).max(), module
+
+
+@pytest.mark.parametrize("case", ["mlx-lora", "kohya-no-alpha"])
+def test_peft_paths_and_shapes_with_foreign_endings_are_only_renamed(case: str, tmp_path: Path) -> None:
+    """``base_model.model.….q_proj.lora_down.weight``, and ``….lora_a`` that is not turned."""
+    converted = convert(case, tmp_path / "own")
+    ours = load_file(converted / SAFETENSORS_FILE)
+    ends = ("lora_a", "lora_b") if case == "mlx-lora" else ("lora_down.weight", "lora_up.weight")
+    path = Path(shutil.copytree(converted, tmp_path / "renamed"))
+    named = {
+        name.replace("lora_A.weight", ends[0]).replace("lora_B.weight", ends[1]): each for name, each in ours.items()
+    }
+    save_file(named, path / SAFETENSORS_FILE)
+    done = run("fix", path, "--base", base_of(case), "--unsafe-fixes", "--inplace")
+    assert done.exit_code == 0, done.output
+    assert {name: each.tobytes() for name, each in load_file(path / SAFETENSORS_FILE).items()} == {
+        name: each.tobytes() for name, each in ours.items()
+    }
+    assert json.loads((path / CONFIG_FILE).read_text()) == json.loads((converted / CONFIG_FILE).read_text())
+
+
+@pytest.mark.parametrize(("fields", "reason"), [
+    ({"lora_alpha": 3}, "which one holds cannot be told"),
+    ({"lora_alpha": "x"}, "no usable scale"),
+    ({"peft_type": "IA3"}, "its peft_type is IA3"),
+])  # fmt: skip
+def test_a_config_that_denies_its_tensors_is_refused(fields: dict[str, object], reason: str, tmp_path: Path) -> None:
+    path = mixed("kohya-lora", tmp_path, **{"lora_alpha": 2, **fields})  # type: ignore[arg-type]
+    before = (path / SAFETENSORS_FILE).read_bytes()
+    done = run("fix", path, "--base", base_of("kohya-lora"), "--unsafe-fixes", "--inplace")
+    assert done.exit_code == 1
+    assert reason in done.output
+    assert (path / SAFETENSORS_FILE).read_bytes() == before
+
+
+def test_alphas_that_the_config_states_too_are_dropped(tmp_path: Path) -> None:
+    alpha = stored(FIXTURES / "foreign" / "kohya-lora")
+    value = next(each.item() for name, each in alpha.items() if name.endswith(".alpha"))
+    path = mixed("kohya-lora", tmp_path, value)
+    done = run("fix", path, "--base", base_of("kohya-lora"), "--unsafe-fixes", "--inplace")
+    assert done.exit_code == 0, done.output
+    assert all(name.endswith(("lora_A.weight", "lora_B.weight")) for name in load_file(path / SAFETENSORS_FILE))
+
+
+def test_magnitudes_beside_a_config_of_peft_are_refused(tmp_path: Path) -> None:
+    path = mixed("mlx-dora", tmp_path, 8, use_dora=True, target_modules=["q_proj", "v_proj"])
+    done = run("fix", path, "--base", base_of("mlx-dora"), "--unsafe-fixes", "--inplace")
+    assert done.exit_code == 1 and "belongs to DoRA" in done.output
 
 
 def test_checkpoints_of_mlx_beside_stay(tmp_path: Path) -> None:

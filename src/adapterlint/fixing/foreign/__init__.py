@@ -15,12 +15,14 @@ from adapterlint.rules.files.foreign_format import DIFFUSERS, KOHYA, MLX, TORCHT
 
 def plan(subject: Subject) -> tuple[Edit, ...]:
     """The edits that make an adapter of PEFT. Raises PlanError with the reason if they would have to guess."""
-    from adapterlint.fixing.foreign import diffusers, kohya, mlx, torchtune
+    from adapterlint.fixing.foreign import diffusers, kohya, mlx, named, torchtune
 
     adapter = subject.adapter
     found = recognise(adapter)
     converters = {MLX: mlx.edits, KOHYA: kohya.edits, DIFFUSERS: diffusers.edits, TORCHTUNE: torchtune.edits}
     convert = converters.get(found.format) if found else None
+    if found is not None and found.format in (KOHYA, MLX) and adapter.peft_type is not None:
+        convert = named.edits
     if found is None or convert is None:
         raise PlanError(adapter.path, "its format is not one that can be converted")
     try:

@@ -32,15 +32,12 @@ _PARTS = {"lora_down.weight": "lora_down", "lora_up.weight": "lora_up", "alpha":
 def edits(subject: Subject, found: Foreign) -> tuple[Edit, ...]:
     """The edits that make an adapter of PEFT. Raises CannotConvertError."""
     adapter, base = subject.adapter, subject.base
-    if adapter.peft_type is not None:
-        text = "its tensors are named as kohya's scripts do, and its config is PEFT's: which scale holds cannot be told"
-        raise CannotConvertError(text)
     file, tensors = weights_file(subject, found.file)
     stored = pairs(tensors, _part_of)
     _require_one_text_model(stored)
     if base is None:
         raise CannotConvertError("only the base can tell which modules its names mean: give --base")
-    paths = _paths(base)
+    known = paths(base)
     layers, dropped = [], []
     for flat, parts in stored.items():
         a, b = Matrix(required(parts, flat, "lora_down")), Matrix(required(parts, flat, "lora_up"))
@@ -51,7 +48,7 @@ def edits(subject: Subject, found: Foreign) -> tuple[Edit, ...]:
             dropped.append(parts["alpha"])
             if alpha == 0:  # the scripts never store it: asked for 0, they train with the rank
                 raise CannotConvertError(f"{parts['alpha']} is 0, which the scripts and their readers take differently")
-        layers.append(Layer(_module(flat, paths), a, b, rank, alpha))
+        layers.append(Layer(module(flat, known), a, b, rank, alpha))
     return to_edits(subject, file, layers, dropped)
 
 
@@ -71,19 +68,21 @@ def _require_one_text_model(stored: dict[str, dict[str, str]]) -> None:
         )
 
 
-def _paths(base: Base) -> dict[str, list[str]]:
+def paths(base: Base) -> dict[str, list[str]]:
     """The base's modules by their path with ``_`` for every dot."""
     found: dict[str, list[str]] = {}
-    for module in base.modules:
-        if base.kind(module) == "linear":
-            found.setdefault(module.replace(".", "_"), []).append(module)
+    for path in base.modules:
+        if base.kind(path) == "linear":
+            found.setdefault(path.replace(".", "_"), []).append(path)
     return found
 
 
-def _module(flat: str, paths: dict[str, list[str]]) -> str:
-    name = flat[len(_TEXT.match(flat)[0]) + 1 :]  # type: ignore[index]
+def module(flat: str, known: dict[str, list[str]]) -> str:
+    """The module that a name means, of those of ``paths``. Raises CannotConvertError."""
+    start = _TEXT.match(flat)
+    name = flat[start.end() + 1 :] if start else flat
     # transformers 5 has no ``text_model`` in front of the encoder any more.
-    found = paths.get(name) or paths.get(name.removeprefix("text_model_")) or []
+    found = known.get(name) or known.get(name.removeprefix("text_model_")) or []
     if len(found) != 1:
         said = f"any of {', '.join(found)}" if found else "no linear layer of the base"
         raise CannotConvertError(f"{flat} means {said}")

@@ -117,12 +117,18 @@ def to_edits(
     """
     if not layers:
         raise CannotConvertError(f"{file} holds no layers")
+    moves = tensor_edits(subject, file, layers, dropped)
+    return SetConfig("", _config(subject.base, layers, config)), *moves
+
+
+def tensor_edits(subject: Subject, file: str, layers: Sequence[Layer], dropped: Sequence[str]) -> tuple[Edit, ...]:
+    """The part of ``to_edits`` that is about tensors."""
     _, tensors = weights_file(subject, file)
     for layer in layers:
         _require_consistent(layer, tensors)
     if subject.base is not None:
         require_in_base(layers, tensors, subject.base)
-    edits: list[Edit] = [SetConfig("", _config(subject.base, layers, config))]
+    edits: list[Edit] = []
     if file != SAFETENSORS_FILE:
         edits.append(ConvertWeights((file,)))
     edits += [DropTensor(name) for name in dropped]

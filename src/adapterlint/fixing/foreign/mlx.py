@@ -33,8 +33,6 @@ _SAME_IN_BOTH = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(g
 def edits(subject: Subject, found: Foreign) -> tuple[Edit, ...]:
     """The edits that make an adapter of PEFT. Raises CannotConvertError."""
     adapter = subject.adapter
-    if adapter.peft_type is not None:
-        raise CannotConvertError("its tensors are MLX's and its config is PEFT's: which scale holds cannot be told")
     rank, scale = _parameters(adapter)
     file, tensors = weights_file(subject, _FILE if _FILE in adapter.other_tensors else found.file)
     layers = []

@@ -68,7 +68,8 @@ class ForeignFormat(Rule):
     ## Fix
     Adapters of MLX, kohya's scripts, diffusers (for a text encoder) and torchtune are converted, where their names,
     shapes and scales have one meaning; give the base with `--base`, against which they are checked. Else the reason
-    is told. There is none for the others.
+    is told. Where only the tensors are named by another tool and the config is PEFT's, they get PEFT's names and keep
+    the config's scale. There is none for the others.
 
     ## References
     - mlx-lm#1119, unsloth-zoo#957, peft#596, peft#1065, peft#2939, adapters library, diffusers#6392.
@@ -126,19 +127,27 @@ def _fix(subject: Subject, found: Foreign) -> Fix:
     reason = _hindrance(subject, found)
     if reason is not None:
         return Fix(reason, Safety.DISPLAY)
+    if subject.adapter.peft_type is not None:
+        return Fix("Name its tensors as PEFT does, and keep the scale of the config", Safety.UNSAFE, form="peft")
     return Fix(f"Convert it from the format of {found.format} to that of PEFT", Safety.UNSAFE, form="peft")
 
 
 def _hindrance(subject: Subject, found: Foreign) -> str | None:
     """What is in the way of a conversion, as far as names tell."""
-    if subject.adapter.peft_type is not None and found.format in (KOHYA, MLX):
-        return f"Find out its scale: its tensors are named as by {found.format}, and its config is PEFT's"
-    pipeline = [name for name in found.tensors if not name.startswith(_TEXT_MODELS.get(found.format, ""))]
+    with_config = subject.adapter.peft_type is not None
+    start = _TEXT_MODELS.get(found.format, "")
+    pipeline = [name for name in found.tensors if not name.startswith(start) and not (with_config and _is_path(name))]
     if pipeline:
         return f"Load it with load_lora_weights of its diffusers pipeline: {pipeline[0]} is of no text model"
-    if subject.base is None and found.format in (KOHYA, TORCHTUNE):
+    needs_base = not all(map(_is_path, found.tensors)) if with_config else found.format in (KOHYA, TORCHTUNE)
+    if subject.base is None and needs_base:
         return "Convert it, for which the base is needed: give --base"
     return None
+
+
+def _is_path(name: str) -> bool:
+    """Whether a foreign name has the module's path, dots and all."""
+    return "." in name.removesuffix(".weight").rpartition(".")[0]
 
 
 def recognise(adapter: Adapter) -> Foreign | None:
