@@ -15,6 +15,8 @@ from adapterlint.model.tensor import Tensor, TensorTable
 if TYPE_CHECKING:
     from adapterlint.reading.problems import Problem
 
+_TARGETING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Adapter:
@@ -161,13 +163,18 @@ class Adapter:
         kinds = set(zip(self.table.kinds, self._columns[1], strict=True))
         return frozenset(stored_rank(kind, shape) for kind, shape in kinds if kind in PAIR_KINDS)
 
+    @cached_property
+    def targeting(self) -> str:
+        """The config's fields about where layers go, as one text: adapters with the same text are targeted alike."""
+        return repr([self.get(field) for field in _TARGETING])
+
     def shape(self, key: Key) -> tuple[int, ...]:
         """The stored shape of a key."""
         return self.tensors[key.name].shape
 
     def get(self, name: str, default: Any = None) -> Any:
         """A config value, or the default when it is absent or the config unreadable."""
-        return (self.config or {}).get(name, default)
+        return self.config.get(name, default) if self.config else default
 
     def names(self, field_name: str) -> tuple[str, ...]:
         """A config list of names, without what is not a text; empty for null, a text or another type."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import sqrt
 from typing import Any, Literal
 
@@ -192,8 +192,11 @@ class Selection:
 
 def selected_modules(adapter: Adapter, base: Base, legacy: bool = False) -> tuple[str, ...]:
     """Modules of the base that the adapter's config selects and that it does not save whole, in the base's order."""
-    selection = Selection(adapter, base, legacy)
-    saved = saved_names(adapter)
+    return _selected(base, Selection(adapter, base, legacy), saved_names(adapter))
+
+
+@lru_cache(maxsize=64)
+def _selected(base: Base, selection: Selection, saved: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(module for module in base.modules if selection(module) and saved_root(saved, module) is None)
 
 

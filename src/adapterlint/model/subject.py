@@ -144,7 +144,7 @@ class Subject:
         """For every module with LoRA tensors, whether the base has it; empty without a base."""
         if not self.base or self.adapter.get("layer_replication"):
             return {}  # replicated layers have numbers that the checkpoint lacks
-        return {module: module in self.base.modules for module in self.adapter.modules}
+        return _held_by(self.base, self.adapter.table)
 
     def module_exists(self, module: str) -> bool | None:
         """Whether the base has a module; None without a base."""
@@ -153,13 +153,15 @@ class Subject:
     @cached_property
     def covered(self) -> dict[str, ModuleTensors]:
         """Modules with LoRA tensors that are selected (and exist, where a base tells)."""
-        if self.base is None:
-            return _selected(self.adapter.table, self.selection)
-        return {
-            module: entry
-            for module, entry in self.adapter.modules.items()
-            if self.selection(module) and self.in_base.get(module, True)
-        }
+        return _covered(self.adapter.table, self.selection, self.base if self.in_base else None)
+
+    @cached_property
+    def layers(self) -> frozenset[str]:
+        """Modules in which PEFT puts LoRA layers; without a base, those that it has tensors for.
+
+        Adapters that are alike share one object, whose hash is worked out once.
+        """
+        return _distinct(tuple(self.selected if self.base is not None else self.covered))
 
     def equals_base(self, key: Key) -> bool | None:
         """Whether a stored tensor holds the base's own values of its parameter.
@@ -185,7 +187,9 @@ class Subject:
 
     def undeclared_but(self, saved_names: Iterable[str]) -> tuple[Key, ...]:
         """Full tensors that no bias mode or copy explains, nor these names of saved modules."""
-        found = []
+        found: list[Key] = []
+        if not self.adapter.full_keys:
+            return ()
         names = tuple(saved_names)
         biased = self.adapter.get("bias") in ("all", "lora_only")
         for key in self.adapter.full_keys:
@@ -197,9 +201,26 @@ class Subject:
         return tuple(found)
 
 
+# Adapters that are alike share what these return, so that nothing of it may be changed.
+
+
 @lru_cache(maxsize=64)
-def _selected(table: KeyTable, selection: peft.Selection) -> dict[str, ModuleTensors]:
-    return {module: entry for module, entry in table.modules.items() if selection(module)}
+def _covered(table: KeyTable, selection: peft.Selection, base: Base | None) -> dict[str, ModuleTensors]:
+    return {
+        module: entry
+        for module, entry in table.modules.items()
+        if selection(module) and (base is None or module in base.modules)
+    }
+
+
+@lru_cache(maxsize=64)
+def _held_by(base: Base, table: KeyTable) -> dict[str, bool]:
+    return {module: module in base.modules for module in table.modules}
+
+
+@lru_cache(maxsize=64)
+def _distinct(modules: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(modules)
 
 
 def pointer_to(*parts: str | int) -> str:
@@ -220,6 +241,11 @@ class SetSubject:
     members: tuple[Subject, ...]
     base: Base | None = None
     explicit: bool = True
+
+    @cached_property
+    def all_lora(self) -> bool:
+        """Whether plain LoRA semantics apply to every member."""
+        return all(member.adapter.is_lora for member in self.members)
 
     @cached_property
     def stored_modules(self) -> tuple[str, ...]:

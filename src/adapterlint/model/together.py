@@ -8,6 +8,7 @@ differs is which adapters get an entry in it, and which entry is active after a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from adapterlint.model import peft
@@ -80,6 +81,7 @@ class SavedSets(NamedTuple):
         return found
 
 
+@lru_cache(maxsize=4)
 def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
     """The saved modules of a set.
 
@@ -102,6 +104,7 @@ def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
     return SavedSets(tuple(member.adapter.name for member in subject.members), tuple(saved), bool(heads), tuple(listed))
 
 
+@lru_cache(maxsize=2)
 def declared_sets(subject: SetSubject) -> SavedSets:
     """The saved modules of a set where no task class adds heads: as transformers' own ``load_adapter`` has it."""
     saved = tuple(
@@ -124,11 +127,6 @@ def _wrapped(subject: SetSubject, member: Subject, names: Sequence[str]) -> Sequ
         return peft.saved_modules(names, member.base)
     roots = (peft.saved_root(names, module) for module in subject.stored_modules)
     return tuple(dict.fromkeys(root for root in roots if root))
-
-
-def layers(member: Subject) -> frozenset[str]:
-    """Modules in which PEFT puts LoRA layers for a member; without a base, those that it has tensors for."""
-    return frozenset(member.selected if member.base is not None else member.covered)
 
 
 def in_model_order(modules: Iterable[str]) -> list[str]:
@@ -181,7 +179,7 @@ def vocabulary_ends(member: Subject, tied_only: bool = True) -> frozenset[str]:
 
 def has_dora(member: Subject) -> bool:
     """Whether an adapter has DoRA layers."""
-    return member.adapter.get("use_dora") is True and bool(layers(member))
+    return member.adapter.get("use_dora") is True and bool(member.layers)
 
 
 def has_lora_bias(member: Subject) -> bool:

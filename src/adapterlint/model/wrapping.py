@@ -9,12 +9,12 @@ to 0.21.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from adapterlint.model import peft, together
+from adapterlint.model.base import Base
 from adapterlint.model.subject import SetSubject, Subject
-
-_TARGET_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 
 
 def nested(names: Iterable[str], modules: Iterable[str]) -> tuple[str, str] | None:
@@ -69,7 +69,7 @@ def taken_for_target(subject: SetSubject, legacy: bool = False) -> Clash | None:
         selection = peft.Selection(reader.adapter, reader.base, legacy) if legacy else reader.selection
         if not selection.known:
             continue
-        module = next((module for module in together.layers(owner) if selection(f"{module}.lora_A.{name}")), None)
+        module = next((module for module in owner.layers if selection(f"{module}.lora_A.{name}")), None)
         if module is not None:
             return Clash(owner, reader, module)
     return None
@@ -85,7 +85,7 @@ def _pairs(subject: SetSubject) -> Iterator[tuple[Subject, Subject]]:
     """Every adapter with the last later one of each kind of target fields."""
     kinds: dict[str, int] = {}
     for number, member in enumerate(subject.members):
-        kinds[repr([member.adapter.get(field) for field in _TARGET_FIELDS])] = number
+        kinds[member.adapter.targeting] = number
     for last in kinds.values():
         for owner in subject.members[:last]:
             yield owner, subject.members[last]
@@ -117,7 +117,7 @@ def taken_for_saved(subject: SetSubject, collected: bool) -> Clash | None:
     heads = peft.implied_heads(subject.members[0].adapter)
     owns = [_saved_names(member, heads, rows=not collected) for member in subject.members]
     for name in dict.fromkeys(name for own in owns for name in own):
-        ending = (i for i, m in enumerate(subject.members) if m.adapter.name.endswith(name) and together.layers(m))
+        ending = (i for i, m in enumerate(subject.members) if m.adapter.name.endswith(name) and m.layers)
         number = next(ending, None)
         if number is None:
             continue
@@ -130,7 +130,7 @@ def taken_for_saved(subject: SetSubject, collected: bool) -> Clash | None:
         reader = next(readers, None)
         if reader is not None:
             owner = subject.members[number]
-            return Clash(owner, subject.members[reader], min(together.layers(owner)), name)
+            return Clash(owner, subject.members[reader], min(owner.layers), name)
     return None
 
 
@@ -219,29 +219,39 @@ def contested(subject: SetSubject, legacy: bool = False) -> Iterator[Contested]:
     """
     saved: set[str] = set()
     changed: set[str] = set()
-    seen: set[str] = set()
+    seen: set[tuple[frozenset[str], str]] = set()
+    known: set[tuple[frozenset[str], frozenset[str]]] = set()
     for member, own in zip(subject.members, together.saved_sets(subject, heads_for_all=True).saved, strict=True):
-        kind = repr([own, *(member.adapter.get(field) for field in _TARGET_FIELDS)])
+        kind = own, member.adapter.targeting
         targets = _targets(subject, member, own, legacy)
         if kind not in seen:  # a second one of its kind meets what the first one has met
             yield from _meets(member, targets, own, saved, changed)
             yield from _meets_itself(member, own, saved)
         seen.add(kind)
-        saved |= own
-        changed |= targets
+        if (own, targets) not in known:
+            known.add((own, targets))
+            saved |= own
+            changed |= targets
 
 
-def _targets(subject: SetSubject, member: Subject, own: Iterable[str], legacy: bool) -> set[str]:
+def _targets(subject: SetSubject, member: Subject, own: frozenset[str], legacy: bool) -> frozenset[str]:
     if legacy and subject.base is not None:
-        selection = peft.Selection(member.adapter, subject.base, legacy=True)
-        return {module for module in subject.base.modules if selection.known and selection(module)}
-    roots = tuple(own)
-    inside = (module for module in together.layers(member) if not any(module.startswith(f"{r}.") for r in roots))
-    return set(inside) - set(roots)
+        return _early_targets(subject.base, peft.Selection(member.adapter, subject.base, legacy=True))
+    return _outside(member.layers, own) if own else member.layers
+
+
+@lru_cache(maxsize=64)
+def _early_targets(base: Base, selection: peft.Selection) -> frozenset[str]:
+    return frozenset(module for module in base.modules if selection.known and selection(module))
+
+
+@lru_cache(maxsize=64)
+def _outside(layers: frozenset[str], own: frozenset[str]) -> frozenset[str]:
+    return frozenset(module for module in layers if not any(module.startswith(f"{root}.") for root in own)) - own
 
 
 def _meets(
-    member: Subject, targets: set[str], own: Iterable[str], saved: set[str], changed: set[str]
+    member: Subject, targets: frozenset[str], own: Iterable[str], saved: set[str], changed: set[str]
 ) -> Iterator[Contested]:
     for root in saved:
         if root in targets:

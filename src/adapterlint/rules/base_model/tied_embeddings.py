@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, raises, wrong
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import Subject, first_names
-from adapterlint.model.together import layers, trains_rows, vocabulary_ends
+from adapterlint.model.together import trains_rows, vocabulary_ends
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
 
@@ -64,7 +64,7 @@ class TiedEmbeddings(Rule):
         if not subject.adapter.is_lora or subject.adapter.get("ensure_weight_tying") is not True:
             return
         ends = vocabulary_ends(subject, tied_only=False)
-        changed, saved = ends & layers(subject), ends & frozenset(subject.saved_modules)
+        changed, saved = ends & subject.layers, ends & frozenset(subject.saved_modules)
         effects = tuple(_effects(subject, ends, changed, saved))
         if effects:
             yield self.finding(

@@ -95,7 +95,7 @@ class ClashingAdapterNames(SetRule):
                     severity=Severity.WARNING if subject.explicit else Severity.NOTE,
                     adapters=subject.paths,
                 )
-        if subject.explicit and all(member.adapter.is_lora for member in subject.members):
+        if subject.explicit and subject.all_lora:
             yield from self._taken(subject)
 
     def _taken(self, subject: SetSubject) -> Iterator[Finding]:

@@ -65,7 +65,7 @@ class ContestedModule(SetRule):
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
-        if any(not member.adapter.is_lora for member in subject.members):
+        if not subject.all_lora:
             return
         found = list(contested(subject))
         early = [item for item in contested(subject, legacy=True) if item.outcome == "wrapper"]

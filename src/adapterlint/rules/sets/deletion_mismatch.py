@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model.keys import PROMPT_TYPES
 from adapterlint.model.subject import SetSubject, first_names
-from adapterlint.model.together import SavedSets, in_model_order, layers, saved_sets
+from adapterlint.model.together import SavedSets, in_model_order, saved_sets
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
@@ -72,28 +72,31 @@ class DeletionMismatch(SetRule):
             text = "TypeError: PeftAdapterMixin.delete_adapter() got an unexpected keyword argument 'adapter_name'"
             effect = raises("peft>=0.16,<0.21", text, operation=_OPERATION)
             yield self._found(subject, "prompts cannot be deleted up to 0.20", (effect,), "peft_type")
-        if any(not member.adapter.is_lora for member in subject.members) or len(subject.members) < 2:
+        if not subject.all_lora or len(subject.members) < 2:
             return
         gone = subject.members[0].adapter.name
         left = _left(subject)
         if not left:
             return
         start = next(iter(left.values()))
-        if not start:
+        if start is None:
             yield self._found(
                 subject,
                 f"once {gone} is deleted its first layer has no adapter left, and the model still asks for {gone}",
                 (raises("peft>=0.16", f"KeyError: '{gone}'", operation=_OPERATION, adapter=gone),),
             )
             return
-        chosen = start[0]
-        mixed = [module for module, names in left.items() if names and names[0] != chosen]
-        mixed = [module for module in mixed if _counts(subject, module, left[module], chosen)]
+        chosen = start
+        mixed = [
+            (module, other)
+            for module, other in left.items()
+            if other is not None and other != chosen and _counts(subject, module, other, chosen)
+        ]
         if mixed:
+            modules = first_names((module for module, _ in mixed), 1)
             yield self._found(
                 subject,
-                f"once {gone} is deleted {chosen} is active in some layers and {left[mixed[0]][0]} in others "
-                f"({first_names(mixed, 1)})",
+                f"once {gone} is deleted {chosen} is active in some layers and {mixed[0][1]} in others ({modules})",
                 (wrong("peft>=0.16", operation=_OPERATION, adapter=chosen),),
             )
         yield from self._saved(subject, saved_sets(subject, heads_for_all=True), chosen)
@@ -132,18 +135,18 @@ def _only(leaf: str) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: entry for name, entry in bert_tensors().items() if f".{leaf}." in name}
 
 
-def _left(subject: SetSubject) -> dict[str, list[str]]:
-    """Module -> the names that are left in its layer once the first adapter is gone, in the order of choice."""
-    held = {member.adapter.name: layers(member) for member in subject.members}
+def _left(subject: SetSubject) -> dict[str, str | None]:
+    """Module -> the name that is chosen for its layer once the first adapter is gone; None where none is left."""
+    held = {member.adapter.name: member.layers for member in subject.members}
     others = sorted(member.adapter.name for member in subject.members[1:])
     modules = in_model_order(frozenset().union(*held.values()))
-    return {module: [name for name in others if module in held[name]] for module in modules}
+    return {module: next((name for name in others if module in held[name]), None) for module in modules}
 
 
-def _counts(subject: SetSubject, module: str, names: list[str], chosen: str) -> bool:
+def _counts(subject: SetSubject, module: str, other: str, chosen: str) -> bool:
     """Whether the other choice shows: the chosen adapter is switched off there, or the other one adds something."""
     by_name = {member.adapter.name: member for member in subject.members}
-    return chosen in names or module in by_name[names[0]].covered
+    return module in by_name[chosen].layers or module in by_name[other].covered
 
 
 def _stays_off(sets: SavedSets, module: str, chosen: str) -> bool:

@@ -67,7 +67,7 @@ class DifferingSavedModules(SetRule):
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
-        if any(not member.adapter.is_lora for member in subject.members):
+        if not subject.all_lora:
             return
         now = saved_sets(subject, heads_for_all=True)
         before = saved_sets(subject, heads_for_all=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises, wrong
 from adapterlint.model import peft
+from adapterlint.model.base import Base
 from adapterlint.model.keys import Kind
+from adapterlint.model.keytable import KeyTable
 from adapterlint.model.subject import SetSubject, Subject, first_names
-from adapterlint.model.together import layers
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config
 
@@ -51,12 +53,16 @@ class DifferingTargets(SetRule):
         return [SetExample("the wider one last", {"b": one, "a": both}, llama_base())]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
-        if any(not member.adapter.is_lora for member in subject.members):
+        if not subject.all_lora:
             return
         yield from self._embedding(subject)
         first, *later = subject.members
         own = set(first.selected) if first.base else set(first.covered)
+        alike: set[int] = set()
         for member in later:
+            if id(member.covered) in alike:
+                continue
+            alike.add(id(member.covered))
             beyond = [module for module in member.covered if module not in own]
             if beyond:
                 yield self.finding(
@@ -72,7 +78,7 @@ class DifferingTargets(SetRule):
 
     def _embedding(self, subject: SetSubject) -> Iterator[Finding]:
         """PEFT 0.4 runs an embedding's LoRA for every adapter, whether it has any there or not."""
-        having = [{m for m in layers(member) if _is_embedding(member, m)} for member in subject.members]
+        having = [_embeddings(m.layers, m.base or m.adapter.table) for m in subject.members]
         for module in sorted(frozenset().union(*having)):
             lacking = next((m for m, own in zip(subject.members, having, strict=True) if module not in own), None)
             if lacking is not None:
@@ -87,11 +93,15 @@ class DifferingTargets(SetRule):
                 return
 
 
-def _is_embedding(member: Subject, module: str) -> bool:
-    entry = member.adapter.modules.get(module)
-    if member.base is not None:
-        return member.base.kind(module) == "embedding"
-    return entry is not None and Kind.EMBEDDING_A in entry.by_kind
+@lru_cache(maxsize=64)
+def _embeddings(layers: frozenset[str], known: Base | KeyTable) -> frozenset[str]:
+    """Those of the layers that are embeddings: by the base, or without one by the stored tensors."""
+    if isinstance(known, Base):
+        return frozenset(module for module in layers if known.kind(module) == "embedding")
+    if Kind.EMBEDDING_A not in known.by_kind:
+        return frozenset()
+    found = ((module, known.modules.get(module)) for module in layers)
+    return frozenset(module for module, entry in found if entry is not None and Kind.EMBEDDING_A in entry.by_kind)
 
 
 def _effects(first: Subject, member: Subject, beyond: list[str]) -> Iterator[Effect]:

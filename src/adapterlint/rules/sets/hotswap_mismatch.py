@@ -13,7 +13,7 @@ from adapterlint.model.adapter import Adapter
 from adapterlint.model.features import is_positive
 from adapterlint.model.keys import PREFIX, Key, Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
-from adapterlint.model.together import in_model_order, layers, shown, trains_rows
+from adapterlint.model.together import in_model_order, shown, trains_rows
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
@@ -96,7 +96,7 @@ class HotswapMismatch(SetRule):
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         first, *others = subject.members
-        slot = _Slot(first, layers(first))
+        slot = _Slot(first, first.layers)
         alike: dict[object, list[tuple[Subject, list[_Problem]]]] = {}
         for other in others:
             problems = list(_problems(slot, other))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model.subject import SetSubject, first_names
-from adapterlint.model.together import SavedSets, has_dora, layers, saved_kind, saved_sets, trains_rows
+from adapterlint.model.together import SavedSets, has_dora, saved_kind, saved_sets, trains_rows
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
@@ -116,7 +116,7 @@ class MixedBatchMismatch(SetRule):
     def _positions(self, subject: SetSubject) -> Iterator[Finding]:
         leaf = _POSITIONS.get(subject.base.model_type) if subject.base else None
         for member in subject.members if leaf else ():
-            touched = [*layers(member), *member.saved_modules]
+            touched = [*member.layers, *member.saved_modules]
             hit = next((module for module in touched if module.rpartition(".")[2] == leaf), None)
             if hit is None:
                 continue

@@ -8,7 +8,7 @@ from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import PROMPT_TYPES, Key
 from adapterlint.model.subject import SetSubject, Subject, first_names
-from adapterlint.model.together import declared_sets, layers, trains_rows
+from adapterlint.model.together import declared_sets, trains_rows
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
@@ -123,7 +123,7 @@ class NativeLoadMismatch(SetRule):
     def _beyond(self, subject: SetSubject) -> Iterator[Finding]:
         """Up to 0.10 layers of a later adapter stay active where the first one has none, as in AL510."""
         first, *others = subject.members
-        own = layers(first)
+        own = first.layers
         later = next((member for member in others if not own.issuperset(member.covered)), None)
         if later is not None and first.adapter.is_lora:
             yield self.finding(

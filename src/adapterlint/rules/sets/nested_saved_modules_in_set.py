@@ -59,7 +59,7 @@ class NestedSavedModulesInSet(SetRule):
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
-        if any(not member.adapter.is_lora for member in subject.members):
+        if not subject.all_lora:
             return
         yield from self._own(subject)
         found = next(entangled(subject), None)

@@ -85,7 +85,7 @@ class SaveMismatch(SetRule):
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
-        if any(not member.adapter.is_lora for member in subject.members):
+        if not subject.all_lora:
             yield from self._method(subject)
             return
         if _may_clash(subject):
@@ -130,6 +130,8 @@ class SaveMismatch(SetRule):
             )
 
     def _undeclared(self, subject: SetSubject, member: Subject) -> Iterator[Finding]:
+        if not member.adapter.saved:
+            return
         heads = peft.implied_heads(subject.members[0].adapter)
         names = (*member.adapter.names("modules_to_save"), *heads)
         biased = member.adapter.get("bias", "none") not in ("none", None)

@@ -19,6 +19,10 @@ _CLASSIFIER = {
 }
 
 
+_OWN_KINDS = frozenset({Kind.FULL, Kind.BASE_LAYER})
+"""Tensors that may land in parameters of the base."""
+
+
 class SharedBaseOverwrite(SetRule):
     """## What it does
     Looks, in a set, for members with whole parameters that `modules_to_save` does not declare, and for
@@ -65,7 +69,8 @@ class SharedBaseOverwrite(SetRule):
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         for member in subject.members:
-            if not member.adapter.is_lora:
+            table = member.adapter.table
+            if not member.adapter.is_lora or _OWN_KINDS.isdisjoint(table.by_kind):
                 continue
             altering = altering_keys(member, _undeclared(subject, member))
             keys = [*(key for key in altering if _disturbs(subject, member, key)), *_altered_layers(member)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Effect, Finding, raises, wrong
 from adapterlint.model.keys import PREFIX, Kind
 from adapterlint.model.subject import SetSubject, Subject
-from adapterlint.model.together import layers, saved_sets, vocabulary_ends
+from adapterlint.model.together import saved_sets, vocabulary_ends
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config
 
@@ -88,7 +88,7 @@ def _occupied(subject: SetSubject, number: int) -> Iterator[Effect]:
     name, ends = subject.members[number].adapter.name, vocabulary_ends(subject.members[number])
     saved = saved_sets(subject, heads_for_all=True).saved
     for index, member in enumerate(subject.members[:number]):
-        if ends & layers(member):
+        if ends & member.layers:
             text = "TypeError: trainable_token_indices cannot be applied to modules of type <class 'peft.tuners.lora"
             yield raises("peft>=0.15", text, adapter=name)
         if ends & saved[index]:

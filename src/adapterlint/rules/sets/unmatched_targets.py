@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from adapterlint.findings import Finding, Severity, inert, raises
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import SetSubject, Subject
-from adapterlint.model.together import layers
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, llama_base, llama_tensors, lora_config
 from adapterlint.rules.tensors.uncovered_tensor import matches_nothing
@@ -88,5 +87,5 @@ def _rooted(member: Subject) -> bool:
     """Whether a regular expression matches modules, but none with PEFT's prefix."""
     if not member.adapter.is_lora or not isinstance(member.adapter.get("target_modules"), str):
         return False
-    modules = layers(member)
+    modules = member.layers
     return member.selection.known and bool(modules) and not any(member.selection(PREFIX + m) for m in modules)

@@ -16,7 +16,6 @@ from adapterlint.model.together import (
     has_dora,
     has_lora_bias,
     in_model_order,
-    layers,
     saved_sets,
     shown,
     trains_rows,
@@ -310,7 +309,7 @@ def _narrow(subject: SetSubject) -> Iterator[_Cause]:
         yield first, field, f"{first_names(lost, 1)} is left out as the {field} of the first says", (_wrong(),)
     if first.base is None:
         return
-    held = frozenset().union(*(layers(member) for member in subject.members))
+    held = frozenset().union(*(member.layers for member in subject.members))
     empty = [module for module in peft.selected_modules(adapter, first.base) if module not in held]
     if empty:
         text = "ValueError: No matching LoRAs found. Please raise an issue on GitHub."
@@ -332,7 +331,7 @@ def _combined(subject: SetSubject) -> dict[str, Any] | None:
         elif _is_text(member) or member.base is None:
             return None
         else:
-            union.update(layers(member))
+            union.update(member.layers)
     return {**config, "target_modules": sorted(union)}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Finding, Severity, raises
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import Subject, first_names
-from adapterlint.model.together import layers, trains_rows, vocabulary_ends
+from adapterlint.model.together import trains_rows, vocabulary_ends
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
 
@@ -69,7 +69,7 @@ class OccupiedEmbedding(Rule):
         if not subject.adapter.is_lora or not trains_rows(subject):
             return
         ends = vocabulary_ends(subject)
-        changed, saved = ends & layers(subject), ends & frozenset(subject.saved_modules)
+        changed, saved = ends & subject.layers, ends & frozenset(subject.saved_modules)
         if not changed and not saved:
             return
         text = "TypeError: trainable_token_indices cannot be applied to modules of type <class 'peft.tuners.lora.layer."
