@@ -22,6 +22,7 @@ from adapterlint.rules.examples import (
     BaseExample,
     Example,
     SetExample,
+    Shapes,
     bert_base,
     bert_config,
     bert_tensors,
@@ -35,6 +36,8 @@ from adapterlint.run import Request, examine
 PREFIX = "base_model.model."
 WEIGHT, BIAS = f"{PREFIX}classifier.weight", f"{PREFIX}classifier.bias"
 CLASSIFIER = {WEIGHT: ("F32", (3, 16)), BIAS: ("F32", (3,))}
+QUERY = "bert.encoder.layer.0.attention.self.query"
+NORM = f"{PREFIX}bert.encoder.layer.0.attention.output.LayerNorm.bias"
 NEWEST = resolve(("peft",))
 Q, V = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"
 
@@ -64,8 +67,8 @@ def head(**changes: Any) -> Example:
     return Example("head", bert_config(modules_to_save=["classifier"], **changes), {**bert_tensors(), **CLASSIFIER})
 
 
-def plain(**changes: Any) -> Example:
-    return Example("plain", bert_config(**changes), bert_tensors())
+def plain(tensors: Shapes | None = None, **changes: Any) -> Example:
+    return Example("plain", bert_config(**changes), {**bert_tensors(), **(tensors or {})})
 
 
 def config_of(edits: tuple[Edit, ...]) -> dict[str, Any]:
@@ -107,6 +110,18 @@ def test_a_changed_bias_gives_biases_to_all_layers(tmp_path: Path) -> None:
         plan_form("lowrank", found, resolve(("peft==0.13.2",)))
 
 
+def test_a_trained_bias_becomes_a_bias_of_b(tmp_path: Path) -> None:
+    stored = f"{PREFIX}{QUERY}.base_layer.bias"
+    found = subject(tmp_path, bert_base(), a=plain({stored: ("F32", (16,))}, bias="lora_only"), b=plain())
+    first, second = plan_form("lowrank", found, resolve(("peft>=0.14",)))
+    assert DropTensor(stored) in first
+    assert config_of(first)["bias"] == "none" and "bias" not in config_of(second)
+    assert config_of(first)["lora_bias"] is True is config_of(second)["lora_bias"]
+    assert made(first)[f"{QUERY}.lora_B.bias"] == made(second)[f"{QUERY}.lora_B.bias"] == (16,)
+    with pytest.raises(FormError, match=r"that needs lora_bias, which peft==0\.6\.0 does not have"):
+        plan_form("lowrank", found, resolve(("peft>=0.6",)))
+
+
 def test_the_rank_is_the_largest_of_all(tmp_path: Path) -> None:
     tensors = {**lora_pair(Q, r=2), **lora_pair(V, r=4)}
     config = lora_config(target_modules=["q_proj", "v_proj"], rank_pattern={"q_proj": 2}, layers_to_transform=[0])
@@ -140,7 +155,7 @@ def tied(name: str = "lm_head.weight", shape: tuple[int, ...] = (48, 16), **chan
 
 
 LOWRANK_REFUSED: dict[str, tuple[BaseExample | None, dict[str, Example], tuple[str, ...], str]] = {
-    "no base": (None, {"a": head()}, (), r"a saves classifier, and the base is needed.*--base"),
+    "no base": (None, {"a": head()}, (), r"a stores classifier\.weight, and the base is needed.*--base"),
     "no base for shapes": (
         None,
         {"a": Example("a", lora_config(), llama_tensors()),
@@ -177,6 +192,14 @@ LOWRANK_REFUSED: dict[str, tuple[BaseExample | None, dict[str, Example], tuple[s
         r"b is of type IA3",
     ),
     "unreadable": (bert_base(), {"a": head(), "b": Example("b", bert_config(), None)}, (), r"b cannot be read"),
+    "a trained bias of a norm": (
+        bert_base(), {"a": plain(bias="all", tensors={NORM: ("F32", (16,))}), "b": plain()}, (NORM,),
+        r"a changes bert\.encoder\.layer\.0\.attention\.output\.LayerNorm\.bias, and .* is no linear module",
+    ),
+    "a trained bias under the old name": (
+        bert_base(), {"a": plain(bias="lora_only", tensors={f"{PREFIX}{QUERY}.bias": ("F32", (16,))})}, (),
+        r"query\.bias, which is neither plain LoRA nor of a saved module",
+    ),
     "trains biases": (bert_base(), {"a": head(), "b": plain(bias="all")}, (), r"b trains biases \(bias='all'\)"),
     "initialised from the base": (
         bert_base(), {"a": plain(init_lora_weights="pissa")}, (), r"a takes a part of the base's weights.*'pissa'",

@@ -98,7 +98,7 @@ class Maker:
             saved: modules_to_save, each with the base's parameters that are stored for it.
             dtype: of all its tensors.
             changed: those of them that differ from the base's; None for all.
-            config: further config values; ``rank_pattern`` is followed.
+            config: further config values; ``rank_pattern`` and ``bias`` are followed.
         """
         values = {
             "peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(self.base), "bias": "none",
@@ -111,6 +111,9 @@ class Maker:
             module, _, last = full.rpartition(".")
             if last == "weight" and self.is_target(module, leaves, values):
                 tensors.update(self.pair(module, values))
+                if values["bias"] == "lora_only":
+                    bias = self.weight(f"{module}.bias")
+                    tensors[f"{PREFIX}{module}.base_layer.bias"] = bias + self.numbers(*bias.shape)
         for full in (full for names in (saved or {}).values() for full in names):
             tensors[PREFIX + full] = self.weight(full).copy()
             if changed is None or full in changed:

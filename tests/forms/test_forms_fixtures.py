@@ -16,7 +16,6 @@ pytestmark = pytest.mark.peft
 
 OK = sorted(path.name for path in (FIXTURES / "ok").iterdir() if path.is_dir())
 NO_FORM = {
-    "bias-lora-only": "trains biases (bias='lora_only')",
     "dora": "is DoRA",
     "rank-of-adalora": "is of type ADALORA",
     "tied-trainable-tokens": "trains rows of an embedding",
@@ -26,6 +25,7 @@ REFUSED = {
     "lowrank": {**NO_FORM, "tied-both-equal": "embedding and head are one tensor"},
     "portable": {
         **NO_FORM,
+        "bias-lora-only": "trains biases (bias='lora_only')",
         "lora-bias": "has a bias of B",
         "tied-both-equal": "saves lm_head.weight, which differs",
         **dict.fromkeys(

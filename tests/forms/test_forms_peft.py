@@ -79,6 +79,15 @@ def bert_weights(make: Maker) -> list[Path]:
     ]
 
 
+def bert_biases(make: Maker) -> list[Path]:
+    """Trained biases, for which PEFT has one place in all adapters, so that no two of them load."""
+    return [
+        make.adapter("a", SHORT, bias="lora_only"),
+        make.adapter("b", ("value",), CLASSIFIER, bias="lora_only", lora_alpha=3),
+        make.adapter("c", SHORT, r=2),
+    ]
+
+
 def llama_heads(make: Maker) -> list[Path]:
     return [
         make.adapter("a", ("q_proj", "v_proj"), HEAD, lora_alpha=16),
@@ -134,6 +143,7 @@ LOWRANK = [
     Case("bert", bert_mixed),
     Case("bert", bert_typed),
     Case("bert", bert_weights),
+    Case("bert", bert_biases),
     Case("llama", llama_heads),
     Case("llama", llama_pair),
     Case("llama-tied", llama_pair),
@@ -167,7 +177,7 @@ def of(case: Case, form: str, tmp: pytest.TempPathFactory, cache: dict[str, Made
 
 def biased(case: Case) -> bool:
     """Whether a bias changes, so that the form needs ``lora_bias``."""
-    return case.make in (seed, bert_mixed, bert_typed)
+    return case.make in (seed, bert_mixed, bert_typed, bert_biases)
 
 
 union_case = pytest.mark.parametrize("case", UNION, ids=[case.id for case in UNION])

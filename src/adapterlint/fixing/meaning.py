@@ -15,6 +15,7 @@ from adapterlint.fixing.values import BLOCK, ROUNDING, Stored, read_rows
 from adapterlint.model import peft
 from adapterlint.model.keys import Kind
 from adapterlint.model.subject import Subject
+from adapterlint.model.together import is_base_bias
 
 if TYPE_CHECKING:
     from adapterlint.fixing.values import Array
@@ -123,7 +124,9 @@ def _additions(subject: Subject) -> dict[str, _Added]:
         bias = entry.by_kind.get(Kind.LORA_BIAS)
         if bias is not None:
             found[f"{module}.bias"] = _Added(bias=(scale, at(bias.name)))
-    for name, key in adapter.saved.items():
+    trained = adapter.get("bias") in ("all", "lora_only")
+    biases = {key.full_name: key for key in adapter.keys if trained and is_base_bias(key)}
+    for name, key in {**adapter.saved, **biases}.items():
         other = parameter(base, name) if base else None
         if base is not None and other is not None:
             saved = at(key.name), stored_at(base.path, other)

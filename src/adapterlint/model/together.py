@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from adapterlint.model import peft
-from adapterlint.model.keys import Kind
+from adapterlint.model.keys import Key, Kind
 from adapterlint.model.subject import SetSubject, Subject
 
 # Siblings in the order in which transformers' model classes create them; the order of a checkpoint is alphabetical.
@@ -223,7 +223,9 @@ def shown(value: object) -> str:
 
 def stores_bias(member: Subject) -> bool:
     """Whether a bias of the base is in the file, under the name of any release."""
-    return any(
-        key.parameter == "bias" and key.kind in (Kind.BASE_LAYER, Kind.FULL) and not key.infix
-        for key in member.adapter.keys
-    )
+    return any(map(is_base_bias, member.adapter.keys))
+
+
+def is_base_bias(key: Key) -> bool:
+    """Whether a tensor is a bias of the base, under the name of any release, outside of PEFT's own wrappers."""
+    return key.parameter == "bias" and key.kind in (Kind.BASE_LAYER, Kind.FULL) and not key.infix

@@ -18,6 +18,7 @@ from adapterlint.model.keytable import ModuleTensors
 from adapterlint.model.newer import BASE_CHANGING
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.model.tensor import FLOAT_DTYPES, Tensor
+from adapterlint.model.together import is_base_bias, stores_bias
 
 _SCALES = frozenset({"use_rslora", "rank_pattern", "alpha_pattern"})
 _WHY = {
@@ -41,7 +42,7 @@ class Parts:
         member: the adapter.
         values: the values of its tensors and of the base's.
         pairs: LoRA pairs by module.
-        saved: stored parameters of saved modules, by their names in the base.
+        saved: stored parameters of saved modules, by their names in the base; trained biases too, if asked for.
         idle: tensors that change nothing: copies of the base.
     """
 
@@ -89,25 +90,30 @@ def stored_at(directory: str, tensor: Tensor) -> Stored:
 # -- what may take a form ----------------------------------------------------------------------------------------
 
 
-def require_lora(member: Subject) -> None:
-    """Raises FormError unless the adapter is LoRA that can be read."""
+def require_lora(member: Subject, biases: bool = False) -> None:
+    """Raises FormError unless the adapter is LoRA that can be read; ``biases`` allows trained ones that are stored."""
     adapter = member.adapter
     if not adapter.readable:
         raise FormError(f"{adapter.name} cannot be read")
     if not adapter.is_lora:
         raise FormError(f"{adapter.name} is of type {adapter.peft_type}; the form is for LORA")
     mode = adapter.get("bias", "none")
-    if mode not in ("none", None):
+    if mode not in ("none", None) and not (biases and stores_bias(member)):
         raise FormError(f"{adapter.name} trains biases (bias={mode!r}), which go into the shared base")
 
 
-def take_apart(member: Subject) -> Parts:
-    """The parts of an adapter that is plain LoRA with saved modules. Raises FormError if it is something else."""
-    require_lora(member)
+def take_apart(member: Subject, biases: bool = False) -> Parts:
+    """The parts of an adapter that is plain LoRA with saved modules. Raises FormError if it is something else.
+
+    Args:
+        member: the adapter.
+        biases: whether trained biases are taken, as parameters that are saved whole.
+    """
+    require_lora(member, biases)
     _require_plain(member)
     parts = Parts(member, values_of(member.adapter, member.base), {})
     for key in member.adapter.keys:
-        _sort_in(parts, key)
+        _sort_in(parts, key, biases)
     for module, entry in parts.pairs.items():
         _require_pair(parts, module, entry)
     return parts
@@ -138,7 +144,7 @@ ALWAYS = (
 """The config keys of PEFT 0.4.0, which every later release and every engine knows."""
 
 
-def _sort_in(parts: Parts, key: Key) -> None:
+def _sort_in(parts: Parts, key: Key, biases: bool) -> None:
     """Put one stored tensor where it belongs."""
     member, name = parts.member, parts.name
     tensor = member.adapter.tensors[key.name]
@@ -156,10 +162,21 @@ def _sort_in(parts: Parts, key: Key) -> None:
         if key.kind is Kind.LORA_BIAS and member.adapter.get("lora_bias") is not True:
             raise FormError(f"{name} has {key.name} without lora_bias: fix that first")
         parts.pairs[key.module] = member.adapter.modules[key.module]
-    elif key.kind is Kind.FULL and peft.saved_root(member.saved_names, key.module) is not None:
+    elif _is_saved(member, key) or (biases and _is_trained_bias(member, key)):
         parts.saved[key.full_name] = key
     else:
         raise FormError(f"{name} has {key.name}, which is neither plain LoRA nor of a saved module")
+
+
+def _is_saved(member: Subject, key: Key) -> bool:
+    return key.kind is Kind.FULL and peft.saved_root(member.saved_names, key.module) is not None
+
+
+def _is_trained_bias(member: Subject, key: Key) -> bool:
+    """Whether PEFT 0.7 and newer loads a whole tensor as a bias that the config's ``bias`` trained."""
+    if not is_base_bias(key) or member.adapter.get("bias") not in ("all", "lora_only"):
+        return False
+    return (key.kind is Kind.BASE_LAYER) == (key.module in member.covered)
 
 
 def _is_idle(parts: Parts, key: Key) -> bool:

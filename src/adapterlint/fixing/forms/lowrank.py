@@ -1,8 +1,8 @@
 """The ``lowrank`` normal form: saved linear modules as LoRA, and every adapter of a set with the same layers.
 
-The difference of a saved weight to the base's is factored exactly, that of a bias goes to ``lora_B.bias``. All
-adapters get one rank, the scale 1, the same targets and no saved modules: that also cures hot-swapping, mixed batches,
-transformers' own loading and, where no bias changed, weighted merging.
+The difference of a saved weight to the base's is factored exactly, that of a bias (saved, or trained by the config's
+``bias``) goes to ``lora_B.bias``. All adapters get one rank, the scale 1, the same targets and no saved modules: that
+also cures hot-swapping, mixed batches, transformers' own loading and, where no bias changed, weighted merging.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Heads:
 
     Attributes:
         weights: by module: the difference to the base's, and its dtype.
-        biases: the same of biases.
+        biases: the same of biases, of modules with LoRA too.
     """
 
     weights: dict[str, tuple[Term, str]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
     Raises:
         FormError: a member is no plain LoRA, or saves something other than linear modules that the base has.
     """
-    members = [take_apart(member) for member in subject.members]
+    members = [take_apart(member, biases=True) for member in subject.members]
     heads = [_heads(parts, subject.base) for parts in members]
     modules = _modules(members, heads)
     biased = _biased(members, heads, modules, targets)
@@ -73,7 +73,7 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
     alike = len({parts.member.adapter.get("lora_dropout", 0.0) for parts in members}) == 1
     edits = []
     for parts, own, made in zip(members, heads, products, strict=True):
-        wanted = {**plain_config(parts, rank, names), "lora_bias": biased}
+        wanted = {**plain_config(parts, rank, names), "bias": "none", "lora_bias": biased}
         if not alike:  # hot-swapping compares it
             wanted["lora_dropout"] = 0.0
         edits.append((
@@ -87,12 +87,12 @@ def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...
 
 
 def _heads(parts: Parts, base: Base | None) -> _Heads:
-    """What one adapter changes in the modules that it saves; the tensors that equal the base's are idle already."""
+    """What one adapter changes in whole parameters; the tensors that equal the base's are idle already."""
     found = _Heads()
     for name, key in parts.saved.items():
         module, _, last = name.rpartition(".")
         if base is None:
-            raise FormError(f"{parts.name} saves {module}, and the base is needed to compare it with: --base")
+            raise FormError(f"{parts.name} stores {name}, and the base is needed to compare it with: --base")
         tensor = _comparable(parts, base, name)
         delta = terms.difference(terms.stored(key.name), terms.in_base(tensor.name))
         dtype = parts.member.adapter.tensors[key.name].dtype
@@ -134,9 +134,9 @@ def _modules(members: Sequence[Parts], heads: Sequence[_Heads]) -> list[str]:
     for own in heads:
         found.update(dict.fromkeys((*own.weights, *own.biases)))
     for parts, own in zip(members, heads, strict=True):
-        for module in (*own.weights, *own.biases):
-            if module in parts.pairs:
-                raise FormError(f"{parts.name} has LoRA in {module}, which it also saves whole")
+        for module in own.biases:
+            if module in parts.pairs and Kind.LORA_BIAS in parts.pairs[module].by_kind:
+                raise FormError(f"{parts.name} changes the bias of {module} and has one of B there")
     return list(found)
 
 

@@ -24,6 +24,7 @@ _TEXT = (
     "ValueError: LoraModel supports only 1 adapter with bias. "
     "When using multiple adapters, set bias to 'none' for all adapters."
 )
+_BY_FORM = "Turn the biases to biases of lora_B (linear modules, PEFT 0.14 or newer): fix --form lowrank"
 _BIAS = {"base_model.model.bert.encoder.layer.0.attention.self.value.base_layer.bias": ("F32", (16,))}
 
 
@@ -40,7 +41,8 @@ class BiasInSet(SetRule):
 
     ## Fix
     Safe: members that store no bias get `"bias": "none"`, which loads the same weights; unsafe where the base has
-    biases in their modules, which may have been trained and lost. None for a member that stores biases: train without
+    biases in their modules, which may have been trained and lost. None for a member that stores biases: where these are
+    of linear modules, `fix --form lowrank --target 'peft>=0.14'` turns them to biases of `lora_B`; else train without
     them, or load it alone.
 
     ## References
@@ -86,7 +88,7 @@ class BiasInSet(SetRule):
 def _fix(members: list[Subject]) -> Fix | None:
     bare = [member for member in members if not stores_bias(member)]
     if not bare:
-        return None
+        return Fix(_BY_FORM, Safety.DISPLAY)
     sure = all(member.base is not None and not _biased_base(member) for member in bare)
     names = ", ".join(member.adapter.name for member in bare)
     return Fix(f"Set bias to 'none' in {names}", Safety.SAFE if sure else Safety.UNSAFE, form="unbiased")
