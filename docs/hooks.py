@@ -11,10 +11,9 @@ import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from adapterlint.cli import rule_markdown
 from adapterlint.cli.app import main
-from adapterlint.cli.rule import Page, as_dict, page
-from adapterlint.reporters.full import finding_lines
-from adapterlint.reporters.ruledoc import as_markdown, first_sentence
+from adapterlint.cli.rule import page
 from adapterlint.rules.registry import all_rules
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
@@ -55,7 +54,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are made from the code, and the schemas at the addresses that they name."""
     pages = [page(rule) for rule in all_rules()]
-    made = [*_reference(), ("rules/index.md", _rule_index(pages)), *((_rule_path(p.rule), rule_page(p)) for p in pages)]
+    index = f"# Rules\n\n{rule_markdown.table(pages, lambda item: f'{item.rule.name}.md')}\n"
+    made = [*_reference(), ("rules/index.md", index)]
+    made += [(_rule_path(item.rule), f"{rule_markdown.page(item)}\n") for item in pages]
     made += [(f"schemas/{path.name}", path.read_text()) for path in sorted(SCHEMAS.glob("*.json"))]
     for path, text in made:
         files.append(File.generated(config, path, content=text))
@@ -74,37 +75,6 @@ def _reference() -> Iterator[tuple[str, str]]:
 
 def _rule_path(rule: Any) -> str:
     return f"rules/{rule.name}.md"
-
-
-def _rule_index(pages: list[Page]) -> str:
-    rows = [
-        f"| {p.rule.code} | [{p.rule.name}]({p.rule.name}.md) | {p.rule.severity.value} "
-        f"| {'/'.join(p.fixes) or 'none'} | {_cell(first_sentence(type(p.rule).__doc__ or ''))} |"
-        for p in pages
-    ]
-    return "\n".join(["# Rules", "", "| code | name | severity | fix | what it does |", "|---|---|---|---|---|", *rows])
-
-
-def rule_page(item: Page) -> str:
-    """The page of one rule: its text, what releases do, and its examples with what ``check`` says of them."""
-    data = as_dict(item)
-    fixes = " and ".join(f"{name} fix" for name in data["fixes"]) or "no fix"
-    lines = [
-        f"# {data['code']} {data['name']}",
-        f"{data['severity'].capitalize()}, {fixes}; needs {', '.join(data['needs'])}; since {data['since']}.",
-        as_markdown(type(item.rule).__doc__ or ""),
-    ]
-    if data["effects"]:
-        lines += ["## Effects", "\n".join(f"- {text}" for text in data["effects"])]
-    lines += ["## Fine", "\n".join(f"- {_code(title)}" for title in data["valid"]), "## Reported"]
-    for shown in item.examples:
-        text = "\n".join("\n".join(finding_lines(found, shown.report, False)) for found in shown.findings)
-        lines += [f"### {_code(shown.title)}", f"````text\n{text.replace(shown.root, '')}\n````"]
-    return "\n\n".join(lines) + "\n"
-
-
-def _code(text: str) -> str:
-    return text.replace("<", "&lt;").replace("_", r"\_").replace("*", r"\*")
 
 
 # -- the command line --------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from adapterlint import assemble
 from adapterlint.discover import Found
-from adapterlint.findings import Finding, Location, Severity, unknown
+from adapterlint.findings import Finding, Location, Severity, UserError, unknown
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import NoPayload, Subject
@@ -28,7 +28,11 @@ _CHUNK = 50
 _MOST_PROCESSES = 16
 
 
-class BaseNotFoundError(ValueError):
+Progress = Callable[[int, int], None]
+"""Is told, now and then, how many adapters are done, and of how many."""
+
+
+class BaseNotFoundError(UserError):
     """A given base directory that cannot serve as one."""
 
 
@@ -161,7 +165,11 @@ class _Result(NamedTuple):
 
 
 def check_adapters(
-    found: Sequence[Found], bases: Bases, payload: assemble.PayloadDepth, errors: list[str]
+    found: Sequence[Found],
+    bases: Bases,
+    payload: assemble.PayloadDepth,
+    errors: list[str],
+    progress: Progress | None = None,
 ) -> list[Checked]:
     """Read adapters and run the rules about single ones, in the order given.
 
@@ -170,14 +178,28 @@ def check_adapters(
         bases: where their bases come from.
         payload: how much tensor data may be read.
         errors: where tracebacks of rules that crash are added.
+        progress: is told how far it is.
     """
     processes = _processes(len(found))
     if processes > 1:
-        checked = _in_processes(found, bases, payload, errors, processes)
+        checked = _in_processes(found, bases, payload, errors, processes, progress)
         if checked is not None:
             return checked
     with uncollected():
-        return [_check_one(item, bases, payload, errors) for item in found]
+        return list(_one_by_one(found, bases, payload, errors, progress))
+
+
+def _one_by_one(
+    found: Sequence[Found],
+    bases: Bases,
+    payload: assemble.PayloadDepth,
+    errors: list[str],
+    progress: Progress | None,
+) -> Iterator[Checked]:
+    for number, item in enumerate(found, start=1):
+        yield _check_one(item, bases, payload, errors)
+        if progress is not None:
+            progress(number, len(found))
 
 
 def _check_one(item: Found, bases: Bases, payload: assemble.PayloadDepth, errors: list[str]) -> Checked:
@@ -208,7 +230,12 @@ def _processes(adapters: int) -> int:
 
 
 def _in_processes(
-    found: Sequence[Found], bases: Bases, payload: assemble.PayloadDepth, errors: list[str], processes: int
+    found: Sequence[Found],
+    bases: Bases,
+    payload: assemble.PayloadDepth,
+    errors: list[str],
+    processes: int,
+    progress: Progress | None,
 ) -> list[Checked] | None:
     """The same in several processes; None if one of them was killed."""
     from concurrent.futures import ProcessPoolExecutor
@@ -230,6 +257,8 @@ def _in_processes(
                         base = bases.at(result.base)
                         result.checked.subject = replace(result.checked.subject, base=base)
                     checked.append(result.checked)
+                if progress is not None:
+                    progress(len(checked), len(found))
     except (BrokenProcessPool, OSError):
         return None
     return checked

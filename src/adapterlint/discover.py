@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
+from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, UserError
 
 MARKERS = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE})
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -15,7 +15,7 @@ _SKIPPED = frozenset(
 )
 
 
-class NotFoundError(ValueError):
+class NotFoundError(UserError):
     """A path that does not exist."""
 
 

@@ -7,7 +7,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 CONFIG_FILE = "adapter_config.json"
 SAFETENSORS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
+OPERATIONS = ("merge", "mixed_batch", "delete", "hotswap", "weighted", "save", "native")
+"""What is done with adapters beyond loading them."""
+PREFIX = "AL"
+"""What the codes of the own rules begin with; no plugin may use it."""
 DOC_URL = "https://adapterlint.readthedocs.io/rules/"
+
+
+class UserError(ValueError):
+    """Something that a user can get wrong; the text is one line that names it and the likely cause."""
 
 
 class Outcome(str, Enum):
@@ -149,7 +157,7 @@ class Location(NamedTuple):
     """A place in an adapter directory, symbolically: rows and columns are worked out for the report only.
 
     Attributes:
-        path: the adapter directory, as given.
+        path: the adapter directory, as given; empty for the working directory.
         file: the file in it; empty for the directory itself.
         pointer: JSON pointer of a config value (RFC 6901), ``""`` for the whole document.
         on_key: mark the key of that pointer instead of its value.
@@ -165,6 +173,13 @@ class Location(NamedTuple):
     tensor: str | None = None
     offset: int | None = None
     label: str | None = None
+
+    @property
+    def whole(self) -> str:
+        """The path of the file, or of the directory."""
+        if not self.file or not self.path:
+            return self.file or self.path
+        return f"{self.path.rstrip('/')}/{self.file}"
 
 
 class SetConfig(NamedTuple):
@@ -390,5 +405,5 @@ class Finding(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The rule's documentation page."""
-        return f"{DOC_URL}{self.name}/"
+        """The rule's documentation page; empty for a rule of a plugin."""
+        return f"{DOC_URL}{self.name}/" if self.rule.startswith(PREFIX) else ""

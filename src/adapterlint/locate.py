@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -25,7 +26,9 @@ class Locator:
         return Reported(finding, self.place(finding.location), tuple(self.place(item) for item in finding.related))
 
     def place(self, location: Location) -> Place:
-        """One location's rows and columns; places outside the config file have none."""
+        """One location's rows and columns; only places in texts have them."""
+        if location.file != CONFIG_FILE and (location.offset is not None or location.file.endswith(".toml")):
+            return _in_text(location)
         if location.file != CONFIG_FILE or (location.pointer is None and location.offset is None):
             return Place(location)
         document = self._document(location.path)
@@ -73,6 +76,23 @@ def _shared(one: str, other: str) -> int:
     """Characters that two texts begin with alike."""
     pairs = zip(one, other, strict=False)
     return next((n for n, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
+
+
+def _in_text(location: Location) -> Place:
+    """A place in a configuration file of the user, or the beginning of a line of a baseline."""
+    from adapterlint.config.positions import offset_of  # only for findings about ignores and the baseline
+
+    try:
+        with open(os.path.join(location.path, location.file), encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:  # it was there a moment ago
+        return Place(location)
+    offset = offset_of(text, location.pointer or "") if location.offset is None else location.offset
+    if offset is None or offset > len(text):
+        return Place(location)
+    line, column = text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1
+    words = text[offset:].split("\n", 1)[0]
+    return Place(location, (line, column), (line, column + max(len(words), 1)), ((line, text.split("\n")[line - 1]),))
 
 
 def _lines(first: int, last: int) -> list[int]:

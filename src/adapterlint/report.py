@@ -169,6 +169,8 @@ class Report(NamedTuple):
         operations: operations beyond loading that were asked about.
         releases: every release that the tool knows, as target texts, oldest first.
         rules: code -> documentation, of the rules that found something.
+        config: the configuration file that was used.
+        quiet: formats for people are to print the findings only.
     """
 
     tool_version: str
@@ -184,6 +186,8 @@ class Report(NamedTuple):
     operations: frozenset[str] = frozenset()
     releases: tuple[str, ...] = ()
     rules: Mapping[str, RuleDoc] = {}
+    config: str | None = None
+    quiet: bool = False
 
     @property
     def shown(self) -> tuple[Reported, ...]:

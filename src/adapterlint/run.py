@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapterlint import __version__, assemble
-from adapterlint.checking import Bases, Checked, check_adapters, crash, load_base, trace
+from adapterlint.checking import Bases, Checked, Progress, check_adapters, crash, load_base, trace
 from adapterlint.discover import discover
 from adapterlint.findings import Finding, Severity
 from adapterlint.locate import Locator
@@ -25,10 +25,14 @@ from adapterlint.report import (
     Summary,
     Verdict,
 )
-from adapterlint.rules.registry import AnyRule, adapter_rules, set_rules
-from adapterlint.sets import Grouping, group, orders
+from adapterlint.rules.registry import AnyRule, activate, adapter_rules, all_rules, set_rules
+from adapterlint.sets import Grouping, declared_sets, group, orders
 from adapterlint.suppress import Selection
 from adapterlint.verdicts import LOAD, OPERATIONS, loads_since, verdict, with_severity
+
+if TYPE_CHECKING:
+    from adapterlint.ignores import Pattern, Suppressions
+    from adapterlint.remains import Scope
 
 
 class Request(NamedTuple):
@@ -42,6 +46,11 @@ class Request(NamedTuple):
         selection: which rules are reported.
         payload: how much tensor data may be read.
         operations: operations beyond loading whose findings are reported.
+        sets: declared sets: the patterns of each one's members, in loading order.
+        suppressions: ignores and baseline; None where there are none.
+        plugins: entry points of rules by third parties.
+        config: the configuration file that these come from, as shown to the user.
+        progress: is told how many adapters have been looked at.
     """
 
     paths: Sequence[str]
@@ -51,6 +60,15 @@ class Request(NamedTuple):
     selection: Selection = Selection()
     payload: assemble.PayloadDepth = "quick"
     operations: frozenset[str] = frozenset()
+    sets: tuple[tuple[Pattern, ...], ...] = ()
+    suppressions: Suppressions | None = None
+    plugins: tuple[str, ...] = ()
+    config: str | None = None
+    progress: Progress | None = None
+
+    def wants(self, finding: Finding) -> bool:
+        """Whether a finding is selected and no ignore is about it; the baseline is not asked."""
+        return self.selection.keeps(finding) and not (self.suppressions and self.suppressions.ignored(finding))
 
 
 @dataclass(eq=False, repr=False)
@@ -78,6 +96,12 @@ class Run:
     base: Base | None
     errors: list[str]
 
+    @property
+    def findings(self) -> list[Finding]:
+        """All that the rules said, those about sets last."""
+        found = [finding for checked in self.adapters for finding in checked.findings]
+        return found + [finding for checked in self.sets for finding in checked.findings]
+
 
 def check(request: Request) -> Report:
     """Check adapters and sets.
@@ -93,12 +117,14 @@ def check(request: Request) -> Report:
 
 def examine(request: Request) -> Run:
     """Read everything and run every rule; nothing is suppressed or formatted yet."""
+    activate(request.plugins)
     targets = resolve(tuple(request.targets))
     base = load_base(request.base) if request.base else None
     errors: list[str] = []
-    adapters = check_adapters(discover(request.paths), Bases(base), request.payload, errors)
-    sets = []
-    for members in group(adapters, request.grouping, base is not None):
+    adapters = check_adapters(discover(request.paths), Bases(base), request.payload, errors, request.progress)
+    declared, rest = declared_sets(adapters, request.sets)
+    sets = [_run_set(members, errors, declared=True) for members in declared]
+    for members in group(rest, request.grouping, base is not None):
         sets.append(_run_set(members, errors, request.grouping == "one"))
     return Run(targets, adapters, sets, base, errors)
 
@@ -158,14 +184,13 @@ def to_report(request: Request, run: Run, started: float) -> Report:
     """A run as the report that reporters print."""
     given = bool(request.targets)
     locator = Locator()
-    raw = [finding for checked in run.adapters for finding in checked.findings]
-    raw += [finding for checked in run.sets for finding in checked.findings]
+    raw = [*run.findings, *_about_suppressions(request, run)]
     graded = [
         item
         for item in (with_severity(finding, run.targets, given, request.operations) for finding in raw)
         if item is not None
     ]
-    kept = [locator.report(finding) for finding in graded if request.selection.keeps(finding)]
+    kept = [locator.report(finding) for finding in _unsuppressed(request, graded)]
     adapters = tuple(_adapter_report(checked, run.targets) for checked in run.adapters)
     return Report(
         tool_version=__version__,
@@ -180,13 +205,47 @@ def to_report(request: Request, run: Run, started: float) -> Report:
         internal_errors=tuple(run.errors),
         operations=request.operations,
         releases=tuple(str(target) for target in bundled()),
-        rules=_documented({item.finding.rule for item in kept}, bool(run.sets)),
+        rules=_documented({item.finding.rule for item in kept}),
+        config=request.config,
     )
 
 
-def _documented(codes: set[str], sets: bool) -> dict[str, RuleDoc]:
-    """Documentation of the rules with these codes; those about sets are imported only where there are sets."""
-    known: tuple[AnyRule, ...] = (*adapter_rules(), *(set_rules() if sets else ()))
+def _unsuppressed(request: Request, findings: Sequence[Finding]) -> list[Finding]:
+    kept = [finding for finding in findings if request.selection.keeps(finding)]
+    if request.suppressions is None:
+        return kept
+    from adapterlint.remains import reported  # not needed without a configuration
+
+    return reported(kept, request.suppressions)
+
+
+def _about_suppressions(request: Request, run: Run) -> list[Finding]:
+    """What there is to say about ignores and baseline themselves."""
+    if request.suppressions is None:
+        return []
+    from adapterlint.remains import findings_about
+
+    return findings_about(request.suppressions, run.findings, scope_of(request, run))
+
+
+def scope_of(request: Request, run: Run) -> Scope:
+    """What a run looked at."""
+    from adapterlint.remains import Scope
+
+    return Scope(
+        paths=request.paths,
+        adapters=[checked.subject.adapter.path for checked in run.adapters],
+        sets=[checked.subject.paths for checked in run.sets],
+        skipped=frozenset((item.rule, item.path) for checked in run.adapters for item in checked.skipped),
+        grouped=request.grouping != "none",
+    )
+
+
+def _documented(codes: set[str]) -> dict[str, RuleDoc]:
+    """Documentation of the rules with these codes; those not about single adapters are imported only where needed."""
+    known: tuple[AnyRule, ...] = adapter_rules()
+    if not codes.issubset(rule.code for rule in known):
+        known = all_rules()
     return {
         rule.code: RuleDoc(rule.name, rule.severity.value, type(rule).__doc__ or "")
         for rule in known

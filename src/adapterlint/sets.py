@@ -7,10 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from adapterlint.model.peft import implied_heads
 from adapterlint.model.subject import SetSubject, Subject
+
+if TYPE_CHECKING:
+    from adapterlint.ignores import Pattern
 
 Grouping = Literal["auto", "one", "none"]
 
@@ -71,6 +74,31 @@ def group(members: Sequence[Member], grouping: Grouping, same_base: bool) -> lis
         if len(loadable) > 1:
             sets.append(sorted(loadable, key=lambda member: member.subject.adapter.name))
     return sets
+
+
+def declared_sets(
+    members: Sequence[Member], sets: Sequence[Sequence[Pattern]]
+) -> tuple[list[list[Member]], list[Member]]:
+    """The sets that were declared, as far as their members are here, and the adapters that are in none.
+
+    Args:
+        members: adapters in the order given or found.
+        sets: of every set the patterns of its members, in loading order; those that one pattern matches are sorted.
+    """
+    if not sets:
+        return [], list(members)
+    found: list[list[Member]] = []
+    used: set[str] = set()
+    for patterns in sets:
+        chosen: dict[str, Member] = {}
+        for pattern in patterns:
+            matched = [member for member in members if pattern.matches(member.subject.adapter.path, below=False)]
+            for member in sorted(matched, key=lambda member: member.subject.adapter.path):
+                chosen.setdefault(member.subject.adapter.path, member)
+        if len(chosen) > 1:
+            found.append(list(chosen.values()))
+            used |= chosen.keys()
+    return found, [member for member in members if member.subject.adapter.path not in used]
 
 
 def orders(subject: SetSubject) -> list[SetSubject]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from adapterlint.findings import CONFIG_FILE, Effect, Finding, Outcome, Severity, covers
+from adapterlint.findings import OPERATIONS as OPERATIONS
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.target import Target
 from adapterlint.report import Verdict
 
 LOAD = "load"
 INTERNAL_ERROR = "AL999"
-OPERATIONS = ("merge", "mixed_batch", "delete", "hotswap", "weighted", "save", "native")
 _MENDED = frozenset({"AL501", "AL510"})
 """Rules about which adapter is active: operations name the one they want, and have rules of their own for the rest."""
 _OF_PEFT_MODEL = frozenset({"AL509", "AL512"})
@@ -69,7 +69,7 @@ def _carries(finding: Finding, effect: Effect, operation: str, first: Adapter | 
         return False
     of_first = first is not None and first.path == finding.location.path and not finding.adapters
     if operation == "hotswap":  # loads the first adapter only, and reads the files of the others
-        return of_first or (not finding.adapters and finding.rule < "AL1")
+        return of_first or (not finding.adapters and finding.rule.startswith("AL0"))
     if operation == "native" and finding.rule in _OF_PEFT_MODEL:
         return False
     if effect.outcome is Outcome.WRONG:

@@ -157,7 +157,7 @@ def test_target_ranges(text: str, first: str, last: str) -> None:
 @pytest.mark.parametrize("option", ["--select", "--ignore"])
 def test_bad_selection(option: str) -> None:
     write(FINE, Path("fine"))
-    for text in ("AL9", "al207", "nonsense", "AL207,zzz"):
+    for text in ("AL8", "al207", "nonsense", "AL207,zzz"):
         result = run("check", "fine", option, text)
         assert result.exit_code == 2 and "names no rule" in result.stderr and result.stdout == ""
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from cli_util import run
-from rules_util import findings_of, run_example
 
 from adapterlint.rules.registry import AnyRule, all_rules
+from adapterlint.testing import said
 
 
 def as_json(*arguments: str) -> Any:
@@ -55,14 +55,14 @@ def test_page(rule: AnyRule, everything: dict[str, Any], tmp_path: Path) -> None
         assert told and {finding["rule"] for finding in shown["findings"]} == {rule.code}
         assert f"  {example.title}" in lines
         assert by_code.stdout.count(f"[{rule.code}]") >= len(told)
-        found = findings_of(run_example(example, tmp_path / str(number)), rule.code)
+        found, _ = said(rule, example, tmp_path / str(number))
         assert len(told) == len(found)
 
 
 def test_the_fix_is_that_of_the_examples(everything: dict[str, Any]) -> None:
     order = ("safe", "unsafe", "display", None)
     for item in everything.values():
-        found = {f["fix"] and f["fix"]["safety"] for shown in item["invalid"] for f in shown["findings"]}
+        found = {f["fix"] and f["fix"]["safety"] for shown in item["invalid"] for f in shown["findings"]} or {None}
         assert item["fix"] == next(safety for safety in order if safety in found)
         assert item["fixes"] == [safety for safety in order[:2] if safety in found]
     assert {item["fix"] for item in everything.values()} == set(order)
@@ -89,7 +89,11 @@ def test_effects_are_folded(everything: dict[str, Any]) -> None:
 
 
 def test_unknown_rule() -> None:
-    for text, hint in (("rank-mismatches", "did you mean rank-mismatch?"), ("AL999", "`adapterlint rule` lists them")):
+    for text, hint in (
+        ("rank-mismatches", "did you mean rank-mismatch?"),
+        ("ZZ888", "`adapterlint rule` lists them"),
+        ("AL298", "did you mean AL2"),
+    ):
         result = run("rule", text)
         assert result.exit_code == 2 and result.stdout == ""
         assert hint in result.stderr and result.stderr.count("\n") == 1

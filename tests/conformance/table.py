@@ -18,11 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cases import Fixture, fixtures
+from cases import RULES, Fixture, fixtures
 from records import RELEASES, Cell, agrees, predictions, read, stack
 from untold import KNOWN, SKIPPED, UNTOLD
-
-from adapterlint.rules.registry import all_rules
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 AGAIN = "measure again: tox run -m conformance -- --record"
@@ -124,7 +122,7 @@ def _counts(found: Comparison) -> str:
 
 
 def _tables(found: Comparison) -> list[str]:
-    names = {rule.code: f"{rule.code} {rule.name}" for rule in all_rules()}
+    names = {rule.code: f"{rule.code} {rule.name}" for rule in RULES}
     names |= {"ok": "Traps: healthy adapters that look broken (fixtures/ok)", "set": "Shipped sets (fixtures/sets)"}
     columns = "".join(f" {release} |" for release in RELEASES)
     parts = []
@@ -142,7 +140,7 @@ def _not_covered(found: Comparison) -> str:
     bad = {
         fixture.rule for fixture, cells in found.rows for cell in cells if cell.outcome not in ("loads", "undefined")
     }
-    harmless = [f"{rule.code} ({rule.name})" for rule in all_rules() if rule.code not in bad]
+    harmless = [f"{rule.code} ({rule.name})" for rule in RULES if rule.code not in bad]
     untold = [f"- `{name}`: {reason}" for name, reason in UNTOLD.items()]
     skipped = [f"- `{name}`: {reason}" for name, reason in SKIPPED.items()]
     return "\n".join(

@@ -7,58 +7,112 @@ from typing import Any
 
 import click
 
-from adapterlint.cli.options import request_options, to_request
+from adapterlint.cli.grouped import CHECKED, CONFIGURED, REPORTED, RUNNING, Command, option
+from adapterlint.cli.options import request_options, to_request, to_settings
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, guarded
 from adapterlint.cli.reports import FORMATS, destinations, write
+from adapterlint.config.keys import FAIL_ON
 from adapterlint.findings import Severity
 from adapterlint.report import Report
-from adapterlint.run import check
+from adapterlint.run import Request, check
 
-SEVERITIES = [severity.value for severity in reversed(Severity)]
+EXAMPLES = [
+    ("check adapters", "every adapter below, for the newest PEFT"),
+    ("check a b --base model", "two adapters, together on their base"),
+    ("check adapters --target 'peft>=0.6,<0.14'", "every release in a range"),
+    ("check new --against a --against b", "may it join those that are served?"),
+    ("check adapters -o full -o sarif=adapters.sarif", "one report to read, one in a file"),
+    ("check adapters --select AL5 --statistics", "how often which rule about sets"),
+]
 
 
-@click.command("check")
+@click.command("check", cls=Command, examples=EXAMPLES)
 @request_options
-@click.option(
+@option(
+    "--against",
+    multiple=True,
+    metavar="DIR",
+    group=CHECKED,
+    help="Adapters that are served already, repeatable: report only what PATHS bring when they join.",
+)
+@option("--baseline", metavar="FILE", group=CONFIGURED, help="Report only what this file of known findings lacks.")
+@option(
     "-o",
     "--report",
     "reports",
     multiple=True,
     metavar="FORMAT[=FILE]",
+    group=REPORTED,
     help=f"Write a report, to the standard output or to FILE; repeatable. Formats: {', '.join(FORMATS)}.",
 )
-@click.option("--format", "format_", type=click.Choice(FORMATS), help="The same as -o FORMAT.  [default: full]")
-@click.option("--fail-on", type=click.Choice([*SEVERITIES, "never"]), default="error", show_default=True)
-@click.option(
-    "--against",
-    multiple=True,
-    metavar="DIR",
-    help="Adapters that are served already, repeatable: report only what PATHS bring when they join.",
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    group=REPORTED,
+    help="The same as -o FORMAT.  [default: full]",
 )
-@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever is found (internal errors still exit 2).")
+@option("--statistics", is_flag=True, group=REPORTED, help="Print how often each rule reports, not the findings.")
+@option("--quiet", "-q", is_flag=True, group=REPORTED, help="Print the findings, and nothing else.")
+@option("--fail-on", type=click.Choice(FAIL_ON), group=RUNNING, help="Exit 1 from this severity on.  [default: error]")
+@option("--exit-zero", is_flag=True, group=RUNNING, help="Exit 0 whatever is found (internal errors still exit 2).")
+@option("--watch", is_flag=True, group=RUNNING, help="Check again whenever a file changes, until Ctrl-C.")
+@option("--timing", is_flag=True, group=RUNNING, help="Print what each rule costs, on the standard error stream.")
 @guarded
 def command(
     reports: tuple[str, ...],
     format_: str | None,
-    fail_on: str,
+    statistics: bool,
     exit_zero: bool,
     against: tuple[str, ...],
+    watch: bool,
+    timing: bool,
     **options: Any,
 ) -> None:
     """Say what PEFT will do with the adapters at and below PATHS.
 
-    Several PATHS that are adapters are one set, loaded in that order.
+    Several PATHS that are adapters are one set, loaded in that order. Settings also come from adapterlint.toml or
+    pyproject.toml; `adapterlint config` shows them.
+
+    Exit codes: 0 clean, 1 findings, 2 usage or internal error, 3 nothing to check.
     """
     wanted = destinations(reports, format_)
-    request = to_request(options)
-    if against:
-        from adapterlint.joining import check_against
+    counted = None
+    if statistics:
+        from adapterlint.cli.statistics import counted_instead
 
-        report = check_against(request, against)
+        counted, wanted = counted_instead(wanted)
+    settings = to_settings(options)
+    if watch:
+        from adapterlint.cli.watch import watch as run
+
+        sys.exit(run([*options["paths"], *against, *settings.files]))
+    request = to_request(options, settings)
+    if sys.stderr is not None and sys.stderr.isatty():
+        from adapterlint.cli.progress import progress_bar
+
+        request = request._replace(progress=progress_bar())
+    if timing:
+        from adapterlint.cli.timing import timed
+
+        with timed():
+            report = _report(request, against)
     else:
-        report = check(request)
+        report = _report(request, against)
+    report = report._replace(quiet=options["quiet"])
     write(report, wanted)
-    sys.exit(exit_code(report, fail_on, exit_zero))
+    if counted is not None:
+        counted(report)
+    sys.exit(exit_code(report, settings["fail-on"], exit_zero))
+
+
+def _report(request: Request, against: tuple[str, ...]) -> Report:
+    if not against:
+        return check(request)
+    from adapterlint.joining import check_against
+
+    return check_against(request, against)
 
 
 def exit_code(report: Report, fail_on: str, exit_zero: bool) -> int:

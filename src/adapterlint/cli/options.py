@@ -1,78 +1,162 @@
-"""Options that several commands share, and how they become a request."""
+"""Options that several commands share, and how they become settings and a request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from adapterlint.api import request_of, settings_of
+from adapterlint.cli.grouped import CHECKED, CONFIGURED, REPORTED, option
+from adapterlint.config.settings import Settings
+from adapterlint.findings import OPERATIONS
 from adapterlint.run import Request
-from adapterlint.sets import Grouping
-from adapterlint.suppress import Selection
-from adapterlint.verdicts import OPERATIONS
+from adapterlint.suppress import names_rule
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _codes(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Split comma lists and refuse what names no rule."""
-    codes = tuple(code.strip() for item in value for code in item.split(",") if code.strip())
-    if codes:
-        from adapterlint.rules.registry import all_rules
-
-        rules = all_rules()
-        for code in codes:
-            if not any(code == rule.name or (code.startswith("AL") and rule.code.startswith(code)) for rule in rules):
-                raise click.BadParameter(f"{code!r} names no rule; `adapterlint rule` lists them")
-    return codes
-
-
 def request_options(command: Command) -> Command:
     """Add the options that describe what to check."""
-    decorators = [
-        click.argument("paths", nargs=-1, required=True, type=click.Path()),
-        click.option(
-            "--target",
-            "targets",
-            multiple=True,
-            metavar="SPEC",
-            help="Such as 'peft==0.13.2' or 'peft>=0.6,<0.14'; repeatable.",
-        ),
-        click.option("--base", metavar="DIR", help="The base model's directory; found by itself where it is local."),
-        click.option("--select", multiple=True, callback=_codes, metavar="CODES", help="Report only these rules."),
-        click.option("--ignore", multiple=True, callback=_codes, metavar="CODES", help="Do not report these rules."),
-        click.option("--set", "one_set", is_flag=True, help="Treat all adapters found as one set."),
-        click.option("--no-sets", is_flag=True, help="Look at every adapter on its own."),
-        click.option("--no-payload", is_flag=True, help="Read headers only, no tensor data."),
-        click.option("--full-payload", is_flag=True, help="Search all tensor data for NaN, however large."),
-        click.option(
-            "--operation",
-            "operations",
-            multiple=True,
-            type=click.Choice([*OPERATIONS, "all"]),
-            help="Also report what breaks in this operation; repeatable.",
-        ),
-    ]
+    return _add(command, [click.argument("paths", nargs=-1, required=True, type=click.Path()), *_options()])
+
+
+def setting_options(command: Command) -> Command:
+    """The same options, where PATHS may be left out: the working directory then."""
+    return _add(command, [click.argument("paths", nargs=-1, type=click.Path()), *_options()])
+
+
+def file_options(command: Command) -> Command:
+    """Add the options that choose the configuration file."""
+    return _add(command, _file_options())
+
+
+def _complete_rules(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from adapterlint.cli.complete import complete_rules  # only a shell that completes asks
+
+    return complete_rules(ctx, parameter, incomplete)
+
+
+def _complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from adapterlint.cli.complete import complete_targets
+
+    return complete_targets(ctx, parameter, incomplete)
+
+
+def _add(command: Command, decorators: list[Callable[[Any], Any]]) -> Command:
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
 
 
-def to_request(options: dict[str, Any]) -> Request:
-    """The request that parsed options describe."""
+def _file_options() -> list[Callable[[Any], Any]]:
+    return [
+        option("--config", metavar="FILE", group=CONFIGURED, help="Use this configuration file."),
+        option("--isolated", is_flag=True, group=CONFIGURED, help="Use no configuration file."),
+    ]
+
+
+def _options() -> list[Callable[[Any], Any]]:
+    return [
+        option(
+            "--target",
+            "targets",
+            multiple=True,
+            metavar="SPEC",
+            shell_complete=_complete_targets,
+            group=CHECKED,
+            help="Such as 'peft==0.13.2' or 'peft>=0.6,<0.14'; repeatable.",
+        ),
+        option("--base", metavar="DIR", group=CHECKED, help="The base model; found by itself where it is local."),
+        option("--set", "one_set", is_flag=True, group=CHECKED, help="Treat all adapters found as one set."),
+        option("--no-sets", is_flag=True, group=CHECKED, help="Look at every adapter on its own."),
+        option("--no-payload", is_flag=True, group=CHECKED, help="Read headers only, no tensor data."),
+        option("--full-payload", is_flag=True, group=CHECKED, help="Search all tensor data for NaN, however large."),
+        option(
+            "--select",
+            multiple=True,
+            metavar="RULES",
+            shell_complete=_complete_rules,
+            group=REPORTED,
+            help="Report only these rules.",
+        ),
+        option(
+            "--extend-select",
+            multiple=True,
+            metavar="RULES",
+            shell_complete=_complete_rules,
+            group=REPORTED,
+            help="Report these rules as well.",
+        ),
+        option(
+            "--ignore",
+            multiple=True,
+            metavar="RULES",
+            shell_complete=_complete_rules,
+            group=REPORTED,
+            help="Do not report these rules.",
+        ),
+        option(
+            "--operation",
+            "operations",
+            multiple=True,
+            type=click.Choice([*OPERATIONS, "all"]),
+            metavar="NAME",
+            group=REPORTED,
+            help=f"Also report what breaks in: {', '.join(OPERATIONS)}, all.",
+        ),
+        *_file_options(),
+    ]
+
+
+def to_settings(options: dict[str, Any]) -> Settings:
+    """The settings that the configuration and parsed options describe."""
     if options["no_payload"] and options["full_payload"]:
         raise click.UsageError("--no-payload and --full-payload exclude each other")
     if options["one_set"] and options["no_sets"]:
         raise click.UsageError("--set and --no-sets exclude each other")
-    grouping = "one" if options["one_set"] else "none" if options["no_sets"] else "auto"
-    operations = set(options["operations"])
-    return Request(
-        paths=options["paths"],
-        targets=options["targets"],
-        base=options["base"],
-        grouping=cast(Grouping, grouping),
-        selection=Selection(options["select"], options["ignore"]),
-        payload="none" if options["no_payload"] else "full" if options["full_payload"] else "quick",
-        operations=frozenset(OPERATIONS if "all" in operations else operations),
-    )
+    if options["config"] and options["isolated"]:
+        raise click.UsageError("--config and --isolated exclude each other")
+    given = {
+        "targets": options["targets"],
+        "base": options["base"],
+        "select": _split(options["select"]),
+        "extend-select": _split(options["extend_select"]),
+        "ignore": _split(options["ignore"]),
+        "operations": options["operations"],
+        "sets": "one" if options["one_set"] else "none" if options["no_sets"] else None,
+        "payload": "none" if options["no_payload"] else "full" if options["full_payload"] else None,
+        "baseline": options.get("baseline"),
+        "fail-on": options.get("fail_on"),
+    }
+    given = {name: value for name, value in given.items() if value}
+    settings = settings_of(options["paths"], given, options["config"], options["isolated"])
+    for name in given.keys() & {"select", "extend-select", "ignore"}:
+        _refuse_unknown(name, given[name])
+    return settings
+
+
+def to_request(options: dict[str, Any], settings: Settings | None = None) -> Request:
+    """The request that settings, by default those of the configuration and parsed options, describe."""
+    return request_of(options["paths"], settings or to_settings(options))
+
+
+def _split(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(code.strip() for item in values for code in item.split(",") if code.strip())
+
+
+def _refuse_unknown(name: str, items: tuple[str, ...]) -> None:
+    """Refuse what names no rule; the plugins' rules are known by now."""
+    from adapterlint.config.errors import nearest
+    from adapterlint.rules.registry import all_rules
+
+    rules = all_rules()
+    for item in items:
+        if not any(names_rule(item, rule.code, rule.name) for rule in rules):
+            hint = nearest(item, [word for rule in rules for word in (rule.code, rule.name)])
+            hint = hint or "; `adapterlint rule` lists them"
+            raise click.BadParameter(f"{item!r} names no rule{hint}", param_hint=f"--{name}")

@@ -10,9 +10,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from adapterlint.checking import BaseNotFoundError
-from adapterlint.discover import NotFoundError
-from adapterlint.model.target import TargetError
+from adapterlint.findings import UserError
 from adapterlint.reporters.text import printable
 
 EXIT_FINDINGS = 1
@@ -29,7 +27,7 @@ def guarded(command: Command) -> Command:
     def inner(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (NotFoundError, TargetError, BaseNotFoundError) as error:
+        except UserError as error:
             raise fail(str(error)) from None
 
     return cast(Command, inner)
@@ -47,8 +45,17 @@ class CommandError(click.ClickException):
 
 
 def use_color() -> bool:
-    """Whether the standard output stream is a terminal whose user wants colours (https://no-color.org)."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    """Whether to colour the standard output stream: if it is a terminal, unless the environment says otherwise.
+
+    In this order: NO_COLOR (https://no-color.org), FORCE_COLOR and CLICOLOR_FORCE (https://force-color.org,
+    https://bixense.com/clicolors), CLICOLOR=0, TERM=dumb. A variable that is empty says nothing.
+    """
+    environment = os.environ
+    if environment.get("NO_COLOR"):
+        return False
+    if any(environment.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    if environment.get("CLICOLOR") == "0" or environment.get("TERM") == "dumb":
         return False
     return sys.stdout is not None and sys.stdout.isatty()
 

@@ -105,7 +105,9 @@ def write(report: Report, wanted: Sequence[Destination]) -> None:
 
 
 def _print(report: Report, format_: str, reporter: ModuleType) -> None:
-    echo(reporter.render(report, color=use_color()))
+    text = reporter.render(report, color=use_color())
+    if text or not report.quiet:
+        echo(text)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if format_ == "github" and summary:
         _summarise(report, summary)

@@ -13,8 +13,13 @@ from typing import Any, NamedTuple
 
 import click
 
+from adapterlint.api import example_request, settings_of
+from adapterlint.cli.complete import complete_rules
+from adapterlint.cli.grouped import Command, option
+from adapterlint.cli.options import file_options
 from adapterlint.cli.output import echo, fail, guarded, use_color
-from adapterlint.findings import DOC_URL, Effect, Safety
+from adapterlint.config.errors import nearest
+from adapterlint.findings import DOC_URL, OPERATIONS, PREFIX, Effect, Safety
 from adapterlint.model.target import bundled
 from adapterlint.report import Report, Reported
 from adapterlint.reporters import json as json_report
@@ -22,27 +27,37 @@ from adapterlint.reporters.folding import fold_effects
 from adapterlint.reporters.full import finding_lines
 from adapterlint.reporters.ruledoc import sections
 from adapterlint.reporters.text import paint
-from adapterlint.rules.examples import AnyExample, SetExample, write_any
+from adapterlint.rules.examples import AnyExample
 from adapterlint.rules.registry import AnyRule, all_rules
-from adapterlint.run import Request, check
-from adapterlint.sets import Grouping
-from adapterlint.verdicts import OPERATIONS
+from adapterlint.run import check
 
 EVERY_TARGET = "peft>=0"
+EXAMPLES = [
+    ("rule", "all rules"),
+    ("rule AL207", "one of them, by its code or its name"),
+    ("rule rank-mismatch --format markdown", "its page"),
+]
 
 
-@click.command("rule")
-@click.argument("wanted", metavar="[CODE|NAME]", required=False)
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.command("rule", cls=Command, examples=EXAMPLES)
+@click.argument("wanted", metavar="[CODE|NAME]", required=False, shell_complete=complete_rules)
+@option("--format", "format_", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
+@file_options
 @guarded
-def command(wanted: str | None, format_: str) -> None:
+def command(wanted: str | None, format_: str, config: str | None, isolated: bool) -> None:
     """Explain a rule by its code or name, or list them all.
 
-    The examples are written to a temporary directory and examined: what is printed is what `check` says of them.
+    The examples are written to a temporary directory and examined: what is printed is what `check` says of them. Rules
+    of plugins are among them where the configuration of the working directory names the plugins.
     """
+    plugins = tuple(settings_of(["."], {}, config, isolated)["plugins"])
     rules = [_find(wanted)] if wanted is not None else list(all_rules())
-    pages = [page(rule) for rule in rules]
-    if format_ == "json":
+    pages = [page(rule, plugins) for rule in rules]
+    if format_ == "markdown":
+        from adapterlint.cli import rule_markdown
+
+        echo(rule_markdown.table(pages, _address) if wanted is None else rule_markdown.page(pages[0]))
+    elif format_ == "json":
         shown = [as_dict(item) for item in pages]
         click.echo(json.dumps(shown if wanted is None else shown[0], indent=2))
     elif wanted is None:
@@ -56,10 +71,8 @@ def _find(wanted: str) -> AnyRule:
     for rule in rules:
         if wanted.upper() == rule.code or wanted.lower() == rule.name:
             return rule
-    from difflib import get_close_matches
-
-    close = get_close_matches(wanted.lower(), [rule.name for rule in rules], n=1)
-    hint = f", did you mean {close[0]}?" if close else "; `adapterlint rule` lists them"
+    hint = nearest(wanted, [word for rule in rules for word in (rule.code, rule.name)])
+    hint = hint or "; `adapterlint rule` lists them"
     raise fail(f"{wanted!r} names no rule{hint}")
 
 
@@ -117,24 +130,16 @@ class Page:
         return list(dict.fromkeys(effect._replace(exception=None, adapter=None) for effect in found))
 
 
-def page(rule: AnyRule) -> Page:
+def page(rule: AnyRule, plugins: tuple[str, ...] = ()) -> Page:
     """The rule, its invalid examples written to a temporary directory and examined."""
-    return Page(rule, tuple(_run(rule, example) for example in rule.invalid()))
+    return Page(rule, tuple(_run(rule, example, plugins) for example in rule.invalid()))
 
 
-def _run(rule: AnyRule, example: AnyExample) -> Shown:
+def _run(rule: AnyRule, example: AnyExample, plugins: tuple[str, ...]) -> Shown:
     with tempfile.TemporaryDirectory(prefix="adapterlint-") as root:
-        paths, base = write_any(example, Path(root))
-        grouping: Grouping = "one" if isinstance(example, SetExample) else "none"
-        operations = frozenset(OPERATIONS)
+        written = example_request(example, Path(root))
         for targets in ((), (EVERY_TARGET,)):  # some rules speak only to those who ask for an older release
-            request = Request(
-                paths=[str(path) for path in paths],
-                targets=targets,
-                base=str(base) if base else None,
-                grouping=grouping,
-                operations=operations,
-            )
+            request = written._replace(targets=targets, operations=frozenset(OPERATIONS), plugins=plugins)
             report = check(request)
             found = tuple(item for item in report.findings if item.finding.rule == rule.code)
             if found:
@@ -143,6 +148,11 @@ def _run(rule: AnyRule, example: AnyExample) -> Shown:
 
 
 # -- output ------------------------------------------------------------------------------------------------------
+
+
+def _address(item: Page) -> str:
+    """The page in the documentation; a rule of a plugin has none."""
+    return f"{DOC_URL}{item.rule.name}/" if item.rule.code.startswith(PREFIX) else ""
 
 
 def as_dict(item: Page) -> dict[str, Any]:
@@ -156,7 +166,7 @@ def as_dict(item: Page) -> dict[str, Any]:
         "needs": list(rule.needs),
         "fix": item.fix.value if item.fix else None,
         "fixes": [safety.value for safety in item.fixes],
-        "url": f"{DOC_URL}{rule.name}/",
+        "url": _address(item),
         "sections": dict(sections(type(rule).__doc__ or "")),
         "effects": _effects(item),
         "valid": [example.title for example in rule.valid()],

@@ -126,9 +126,7 @@ def _wanted(findings: Iterable[Finding], run: Run, request: Request) -> list[Fin
     """Errors and warnings for the targets, as far as they are selected."""
     graded = (with_severity(finding, run.targets, bool(request.targets)) for finding in findings)
     return [
-        finding
-        for finding in graded
-        if finding is not None and request.selection.keeps(finding) and _matters(finding, request)
+        finding for finding in graded if finding is not None and request.wants(finding) and _matters(finding, request)
     ]
 
 

@@ -6,11 +6,11 @@ import json
 from functools import lru_cache
 from typing import NamedTuple
 
-from adapterlint.findings import covers, version_key
+from adapterlint.findings import UserError, covers, version_key
 from adapterlint.model.bundled import bundled_file
 
 
-class TargetError(ValueError):
+class TargetError(UserError):
     """A target that no bundled release answers to; the text names the ones that exist."""
 
 
@@ -62,11 +62,28 @@ def _matching(text: str, known: tuple[Target, ...]) -> list[Target]:
         return [known[-1]]
     head = bare.rstrip("0123456789.,<>=!~*")
     if head != "peft":
-        raise TargetError(f"unknown target {text!r}: this release knows peft only ({_range(known)})")
+        hint = "; did you mean peft?" if _alike(head, "peft") else ""
+        raise TargetError(f"unknown target {text!r}: this release knows peft only ({_range(known)}){hint}")
     found = _bounded(bare, known)
     if not found:
-        raise TargetError(f"no bundled release matches {text!r}; bundled: {', '.join(t.version for t in known)}")
+        versions = [target.version for target in known]
+        hint = _nearest(bare.removeprefix("peft=="), known) if bare.startswith("peft==") else ""
+        raise TargetError(f"no bundled release matches {text!r}{hint}; bundled: {', '.join(versions)}")
     return found
+
+
+def _alike(word: str, other: str) -> bool:
+    from difflib import get_close_matches  # only where something is wrong
+
+    return bool(get_close_matches(word.lower(), [other], n=1))
+
+
+def _nearest(version: str, known: tuple[Target, ...]) -> str:
+    """The releases before and after one that is not bundled."""
+    key = version_key(version)
+    below = [target.version for target in known if version_key(target.version) < key][-1:]
+    above = [target.version for target in known if version_key(target.version) > key][:1]
+    return f", the nearest: {' and '.join(below + above)}" if key else ""
 
 
 def _bounded(text: str, known: tuple[Target, ...]) -> list[Target]:

@@ -78,6 +78,8 @@ def summary(report: Report, color: bool = False) -> Iterator[str]:
     else:
         yield f"{paint('No problems found', 'good', color)} in {scope}"
     yield from _skips(report)
+    if report.config:
+        yield f"Settings from {clipped(report.config, _NAME_LENGTH)}"
 
 
 def _every_verdict(report: Report) -> Iterator[Verdict]:

@@ -11,7 +11,8 @@ from adapterlint.reporters.text import clipped, paint
 
 def render(report: Report, color: bool = False) -> str:
     """``path:line:column: error AL207 [*] message (name)``; ``[*]`` stands for a safe fix."""
-    return "\n".join([*(_line(item, color) for item in report.shown), *summary(report, color)])
+    closing = () if report.quiet else summary(report, color)
+    return "\n".join([*(_line(item, color) for item in report.shown), *closing])
 
 
 def _line(item: Reported, color: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Location, Safety
+from adapterlint.findings import Finding, Safety
 from adapterlint.report import Place, Report, Reported
 from adapterlint.reporters.closing import summary, verdicts
 from adapterlint.reporters.excerpt import excerpt, gutter
@@ -24,6 +24,8 @@ _SAFETY = {
 def render(report: Report, color: bool = False) -> str:
     """The report for a person at a terminal; with ``color`` it holds ANSI escapes."""
     blocks = ["\n".join(finding_lines(item, report, color)) for item in report.shown]
+    if report.quiet:
+        return "\n\n".join(blocks)
     closing = list(verdicts(report, color))
     if closing:
         blocks.append("\n".join(closing))
@@ -65,17 +67,12 @@ def _place_lines(place: Place, columns: int, arrow: str, role: str, color: bool)
 
 def position(place: Place) -> str:
     """Where a place is: ``path:line:column``, ``path#tensor`` or the path alone, printable."""
-    path = clipped(path_of(place.location), 2 * _NAME_LENGTH)
+    path = clipped(place.location.whole, 2 * _NAME_LENGTH)
     if place.start:
         return f"{path}:{place.start[0]}:{place.start[1]}"
     if place.location.tensor is not None:
         return f"{path}#{clipped(place.location.tensor, _NAME_LENGTH)}"
     return path
-
-
-def path_of(location: Location) -> str:
-    """The path of the file, or of the directory, that a location is in."""
-    return f"{location.path.rstrip('/')}/{location.file}" if location.file else location.path
 
 
 def _notes(finding: Finding, report: Report, color: bool) -> Iterator[str]:

@@ -13,7 +13,6 @@ from adapterlint.findings import Severity
 from adapterlint.report import Place, Report, Reported
 from adapterlint.reporters.closing import summary, verdicts
 from adapterlint.reporters.folding import effect_lines
-from adapterlint.reporters.full import path_of
 from adapterlint.reporters.places import relative
 from adapterlint.reporters.text import clipped, plural, printable
 
@@ -44,7 +43,7 @@ def render(report: Report, color: bool = False) -> str:
 def _command(kind: str, item: Reported, report: Report) -> str:
     finding = item.finding
     properties = {
-        "file": printable(relative(path_of(item.place.location))),
+        "file": printable(relative(item.place.location.whole)),
         **_span(item.place),
         "title": f"{finding.rule} {finding.name}",
     }

@@ -103,7 +103,7 @@ def _place(place: Place) -> dict[str, Any]:
             "end": {"line": place.end[0], "column": place.end[1]},
         }
     return {
-        "path": f"{location.path.rstrip('/')}/{location.file}" if location.file else location.path,
+        "path": location.whole,
         "pointer": location.pointer,
         "tensor": location.tensor,
         "range": found,

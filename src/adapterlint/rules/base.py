@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from adapterlint.findings import Effect, Finding, Fix, Location, Severity
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.rules.examples import AnyExample
 
-Need = Literal["files", "config", "header", "payload", "base", "set"]
+if TYPE_CHECKING:
+    from adapterlint.ignores import Remains
+
+Need = Literal["files", "config", "header", "payload", "base", "set", "settings"]
 
 
 class _RuleBase:
     """Attributes that every rule has; the documentation page is the docstring.
 
     Attributes:
-        code: ``AL`` and three digits.
+        code: ``AL`` and three digits; a plugin's has another prefix.
         name: kebab-case, the bad thing, reads well after "allow".
         since: release of adapterlint that introduced it.
         needs: inputs without which it cannot look; a rule that lacks one is skipped and counted.
@@ -87,4 +90,14 @@ class SetRule(_RuleBase):
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
         """Report what is wrong with the set."""
+        raise NotImplementedError
+
+
+class RunRule(_RuleBase):
+    """A rule about what the user told the linter: ignores and baseline."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("settings",)
+
+    def check(self, subject: Remains) -> Iterator[Finding]:
+        """Report what does nothing any more."""
         raise NotImplementedError

@@ -34,6 +34,7 @@ class Example(NamedTuple):
         files: other files, or raw bytes in place of the weights.
         fill: byte pattern of the payload: ``ramp`` (small distinct numbers), ``zero`` or ``nan``.
         weights: name of the weights file.
+        beside: files next to the adapter's directory, which is called ``adapter``: an adapterlint.toml is used.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Example(NamedTuple):
     files: Mapping[str, bytes] = MappingProxyType({})
     fill: str = "ramp"
     weights: str = "adapter_model.safetensors"
+    beside: Mapping[str, bytes] = MappingProxyType({})
 
 
 class SetExample(NamedTuple):
@@ -235,5 +237,8 @@ def write_any(example: AnyExample, directory: Path) -> tuple[list[Path], Path | 
     """Write an adapter or a set below ``directory``; returns the adapter directories and the base."""
     base = write_base(example.base, directory / "base") if example.base else None
     if isinstance(example, Example):
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in example.beside.items():
+            (directory / name).write_bytes(content)
         return [write(example, directory / "adapter")], base
     return [write(member, directory / name) for name, member in example.members.items()], base

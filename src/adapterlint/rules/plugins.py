@@ -1,0 +1,84 @@
+"""Rules of third parties, from entry points in the group ``adapterlint.rules``; nothing is loaded that is not named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from adapterlint.findings import PREFIX, UserError
+from adapterlint.rules.base import Rule, SetRule
+
+GROUP = "adapterlint.rules"
+_CODE = re.compile(r"[A-Z]{2,8}\d{2,4}")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class PluginError(UserError):
+    """A plugin that cannot be used; the text names it and the cause."""
+
+
+@lru_cache(maxsize=8)
+def load(names: tuple[str, ...], taken: tuple[tuple[str, str], ...]) -> tuple[Rule | SetRule, ...]:
+    """The rules of plugins.
+
+    Args:
+        names: of entry points.
+        taken: code and name of every rule that there is already.
+
+    Raises:
+        PluginError: one is not installed, cannot be imported, or has a rule that may not be.
+    """
+    from importlib.metadata import entry_points
+
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    known = dict(taken)
+    rules: list[Rule | SetRule] = []
+    for name in dict.fromkeys(names):
+        if name not in installed:
+            there = f"installed are {', '.join(sorted(installed))}" if installed else "none is installed"
+            raise PluginError(f"there is no plugin {name!r}: {there} (entry points in the group {GROUP})")
+        try:
+            value = installed[name].load()
+        except Exception as error:
+            raise PluginError(f"plugin {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        found = list(_rules(value))
+        if not found:
+            raise PluginError(
+                f"plugin {name!r} has no rules: {installed[name].value} must be a rule or a module of rules"
+            )
+        for rule in found:
+            _refuse(name, rule, known)
+            known[rule.code] = rule.name
+            rules.append(rule)
+    return tuple(rules)
+
+
+def _rules(value: Any) -> Iterator[Rule | SetRule]:
+    """The rules in what an entry point names: a rule, a list of them, or a module that defines them."""
+    if isinstance(value, ModuleType):
+        defined = [item for item in vars(value).values() if getattr(item, "__module__", "") == value.__name__]
+        yield from (item() for item in defined if _is_rule(item))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            yield from _rules(item)
+    elif _is_rule(value):
+        yield value()
+
+
+def _is_rule(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, (Rule, SetRule)) and value not in (Rule, SetRule)
+
+
+def _refuse(plugin: str, rule: Rule | SetRule, known: dict[str, str]) -> None:
+    """Raise if the rule cannot stand beside those that are known."""
+    code, name = getattr(rule, "code", ""), getattr(rule, "name", "")
+    label = f"plugin {plugin!r}, rule {type(rule).__name__}"
+    if not _CODE.fullmatch(code) or not _NAME.fullmatch(name):
+        raise PluginError(f"{label}: it needs a code such as ACME001 and a kebab-case name, not {code!r} and {name!r}")
+    if code.startswith(PREFIX):
+        raise PluginError(f"{label}: codes that begin with {PREFIX} are reserved, {code!r} needs another prefix")
+    if code in known or name in known.values():
+        raise PluginError(f"{label}: there is a rule {code} or {name} already")
