@@ -15,6 +15,7 @@ from adapterlint.locate import Locator
 from adapterlint.model.base import Base
 from adapterlint.model.subject import SetSubject
 from adapterlint.model.target import Target, bundled, resolve
+from adapterlint.model.together import successor_of
 from adapterlint.report import (
     AdapterReport,
     BaseReport,
@@ -28,7 +29,7 @@ from adapterlint.report import (
 from adapterlint.rules.registry import AnyRule, activate, adapter_rules, all_rules, set_rules
 from adapterlint.sets import Grouping, declared_sets, group, orders
 from adapterlint.suppress import Selection
-from adapterlint.verdicts import LOAD, OPERATIONS, loads_since, verdict, with_severity
+from adapterlint.verdicts import LOAD, OPERATIONS, Order, loads_since, verdict, with_severity
 
 if TYPE_CHECKING:
     from adapterlint.ignores import Pattern, Suppressions
@@ -291,11 +292,13 @@ def _adapter_report(checked: Checked, targets: Sequence[Target]) -> AdapterRepor
 
 def _set_report(checked: CheckedSet, targets: Sequence[Target]) -> SetReport:
     subject, everything = checked.subject, checked.everything
-    has_base, first = subject.base is not None, subject.members[0].adapter
+    has_base, first, successor = subject.base is not None, subject.members[0].adapter, successor_of(subject)
+    following = (successor.adapter.name, successor.adapter.path) if successor else (None, None)
+    order = Order(first.name, first.path, *following)
 
     def all_verdicts(operation: str) -> dict[str, Verdict]:
         return {
-            str(target): verdict(everything, target, scope="set", has_base=has_base, operation=operation, first=first)
+            str(target): verdict(everything, target, scope="set", has_base=has_base, operation=operation, order=order)
             for target in targets
         }
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from adapterlint.findings import CONFIG_FILE, Effect, Finding, Outcome, Severity, covers
 from adapterlint.findings import OPERATIONS as OPERATIONS
-from adapterlint.model.adapter import Adapter
 from adapterlint.model.target import Target
 from adapterlint.report import Verdict
 
@@ -14,9 +14,36 @@ LOAD = "load"
 INTERNAL_ERROR = "AL999"
 _MENDED = frozenset({"AL501", "AL510"})
 """Rules about which adapter is active: operations name the one they want, and have rules of their own for the rest."""
-_OF_PEFT_MODEL = frozenset({"AL509", "AL512"})
-"""Rules about classes that transformers' own loader does not use."""
+_MENDED_BEFORE_MERGING = frozenset({"AL513"})
+"""The same, where the other operations do not name the adapter they want."""
+_OF_PEFT_MODEL = frozenset({"AL201", "AL509", "AL512"})
+"""Rules about classes and names that transformers' own loader does not use; where it fails too, they say so."""
+_IN_THE_BASE = frozenset({"AL502", "AL506"})
+"""Rules about what an adapter leaves in the base, so that it outlives the adapter; right for that one alone."""
+_DROPPED = frozenset({"AL205", "AL519", "AL520"})
+"""Rules about tensors that PEFT drops, so that it cannot save them, wherever the finding points."""
+_IN_THE_CONFIG = frozenset({"AL101", "AL109"})
+"""Rules about what raises as soon as the config is read."""
+_READ_FIRST = ("/peft_type", "/task_type")
+_IN_THE_TENSORS = frozenset({"AL206", "AL208", "AL217", "AL301"})
+"""Rules about tensors whose values are lost wherever they are put."""
 _STAGES = {"load": 0, "after_load": 1, "switch": 2, "after_switch": 3, None: 4}
+
+
+class Order(NamedTuple):
+    """What operations need to know of the order of a set.
+
+    Attributes:
+        first: name of the adapter that is loaded first.
+        first_path: its directory.
+        next: name of the adapter that is active once the first is deleted; None if none is.
+        next_path: its directory.
+    """
+
+    first: str
+    first_path: str
+    next: str | None
+    next_path: str | None
 
 
 def verdict(
@@ -26,7 +53,7 @@ def verdict(
     scope: str,
     has_base: bool,
     operation: str = LOAD,
-    first: Adapter | None = None,
+    order: Order | None = None,
 ) -> Verdict:
     """The worst effect of the findings on one target.
 
@@ -37,13 +64,13 @@ def verdict(
         has_base: whether the base was there; if not, ``loads`` rests on it.
         operation: which operation the effects must be about. Each begins with loading, so what loading breaks for good
             counts as well.
-        first: the first adapter of the set.
+        order: which adapters of the set come first, and next.
     """
     hits = [
         (finding, effect)
         for finding in findings
         for effect in finding.effects
-        if (effect.operation == operation or _carries(finding, effect, operation, first))
+        if (effect.operation == operation or _carries(finding, effect, operation, order))
         and effect.scope in ("any", scope)
         and covers(effect.targets, target.name, target.version)
     ]
@@ -63,21 +90,38 @@ def verdict(
     )
 
 
-def _carries(finding: Finding, effect: Effect, operation: str, first: Adapter | None) -> bool:
+def _carries(finding: Finding, effect: Effect, operation: str, order: Order | None) -> bool:
     """Whether what happens at loading decides a later operation too."""
     if effect.operation != LOAD or operation == LOAD:
         return False
-    of_first = first is not None and first.path == finding.location.path and not finding.adapters
-    if operation == "hotswap":  # loads the first adapter only, and reads the files of the others
-        return of_first or (not finding.adapters and finding.rule.startswith("AL0"))
+    if operation == "hotswap":
+        return _outlives_swap(finding, effect, order)
     if operation == "native" and finding.rule in _OF_PEFT_MODEL:
         return False
     if effect.outcome is Outcome.WRONG:
+        if operation == "merge" and finding.rule in _MENDED_BEFORE_MERGING:
+            return False
         if operation == "save":
-            return finding.location.tensor is not None and not finding.adapters
-        if operation == "delete" and finding.rule != "AL502":  # the first adapter is gone
-            return not of_first and (first is None or effect.adapter != first.name)
+            return finding.rule in _DROPPED or (finding.location.tensor is not None and not finding.adapters)
+        if operation == "delete" and order is not None:
+            if finding.rule in _IN_THE_BASE:
+                return finding.location.path != order.next_path
+            if not finding.adapters:
+                return finding.location.path == order.next_path
+            return effect.adapter in (None, order.next)
     return finding.rule not in _MENDED
+
+
+def _outlives_swap(finding: Finding, effect: Effect, order: Order | None) -> bool:
+    """Hot-swapping loads the first adapter only, and puts the tensors of the others in the place of its own."""
+    raised = effect.outcome is Outcome.RAISES
+    if order is None or finding.adapters:
+        return order is not None and raised and finding.rule == "AL507" and effect.adapter == order.first
+    if finding.location.path == order.first_path:
+        return raised
+    if raised and finding.rule == "AL108":
+        return finding.location.pointer in _READ_FIRST
+    return finding.rule.startswith("AL0") or finding.rule in (_IN_THE_CONFIG if raised else _IN_THE_TENSORS)
 
 
 def _when(hit: tuple[Finding, Effect]) -> tuple[int, bool, str]:

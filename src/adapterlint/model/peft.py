@@ -42,6 +42,7 @@ _SELECTING = (
     "task_type",
 )
 _OUTPUT_LEAVES = ("lm_head", "embed_out")
+TIED_NAMES = ("embed_tokens", "lm_head")
 
 
 def model_class(adapter: Adapter) -> str:
@@ -58,6 +59,26 @@ def saved_names(adapter: Adapter, implied: bool = True) -> tuple[str, ...]:
     """Declared and implied ``modules_to_save``, each once, in order."""
     declared = adapter.names("modules_to_save")
     return tuple(dict.fromkeys((*declared, *(implied_heads(adapter) if implied else ()))))
+
+
+def vocabulary_heads(base: Base) -> tuple[str, ...]:
+    """The output heads that PEFT may tie to the input embedding, if the base has both."""
+    return tuple(head for head in _OUTPUT_LEAVES if head in base.modules) if base.embedding else ()
+
+
+def names_an_end(names: Iterable[str]) -> bool:
+    """Whether config names speak of an end of the vocabulary by a name that PEFT knows (EMBEDDING_LAYER_NAMES)."""
+    return any(name.rpartition(".")[2] in TIED_NAMES for name in names)
+
+
+def tied_ends(adapter: Adapter, base: Base | None) -> tuple[str, ...]:
+    """Modules that ``ensure_weight_tying`` adds to ``modules_to_save`` (PEFT 0.18 and later; 0.20: on a tied base)."""
+    if base is None or not base.tied or not adapter.is_lora or adapter.get("ensure_weight_tying") is not True:
+        return ()
+    heads = vocabulary_heads(base)
+    if not heads or base.embedding is None or not names_an_end(adapter.names("modules_to_save")):
+        return ()
+    return (base.embedding, *heads)
 
 
 def saves(names: Iterable[str], module: str) -> bool:

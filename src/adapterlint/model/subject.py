@@ -128,8 +128,13 @@ class Subject:
 
     @cached_property
     def saved_names(self) -> tuple[str, ...]:
-        """Declared and implied ``modules_to_save``."""
-        return peft.saved_names(self.adapter)
+        """Declared and implied ``modules_to_save``, and what ``ensure_weight_tying`` adds."""
+        return (*peft.saved_names(self.adapter), *peft.tied_ends(self.adapter, self.base))
+
+    @cached_property
+    def declared_names(self) -> tuple[str, ...]:
+        """The same without what the adapter's own task class implies: in a set the first adapter's class decides."""
+        return (*self.adapter.names("modules_to_save"), *peft.tied_ends(self.adapter, self.base))
 
     @cached_property
     def saved_modules(self) -> tuple[str, ...]:

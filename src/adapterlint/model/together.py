@@ -98,7 +98,7 @@ def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
     for number, member in enumerate(subject.members):
         extra = heads if heads_for_all or number == 0 else ()
         listed.append(isinstance(member.adapter.get("modules_to_save"), list) or bool(extra))
-        roots = _wrapped(subject, member, (*member.adapter.names("modules_to_save"), *extra))
+        roots = _wrapped(subject, member, (*member.declared_names, *extra))
         saved.append(frozenset(_enclosing(earlier, root) or root for root in roots))
         earlier |= saved[-1]
     return SavedSets(tuple(member.adapter.name for member in subject.members), tuple(saved), bool(heads), tuple(listed))
@@ -107,9 +107,7 @@ def saved_sets(subject: SetSubject, heads_for_all: bool) -> SavedSets:
 @lru_cache(maxsize=2)
 def declared_sets(subject: SetSubject) -> SavedSets:
     """The saved modules of a set where no task class adds heads: as transformers' own ``load_adapter`` has it."""
-    saved = tuple(
-        frozenset(_wrapped(subject, member, member.adapter.names("modules_to_save"))) for member in subject.members
-    )
+    saved = tuple(frozenset(_wrapped(subject, member, member.declared_names)) for member in subject.members)
     return SavedSets(
         tuple(member.adapter.name for member in subject.members), saved, False, tuple(bool(each) for each in saved)
     )
@@ -132,6 +130,21 @@ def _wrapped(subject: SetSubject, member: Subject, names: Sequence[str]) -> Sequ
 def in_model_order(modules: Iterable[str]) -> list[str]:
     """Module paths in the order in which a model creates them, as far as their names tell; numbers count as numbers."""
     return sorted(modules, key=lambda module: [_place(part) for part in module.split(".")])
+
+
+def first_layer(subject: SetSubject) -> str | None:
+    """The layer that tells which adapter a model calls active: the first one in the model that any adapter has."""
+    modules = frozenset().union(*{member.layers for member in subject.members})
+    return min(modules, key=lambda module: [_place(part) for part in module.split(".")]) if modules else None
+
+
+def successor_of(subject: SetSubject) -> Subject | None:
+    """The adapter that the model calls active once the first is deleted: every layer takes its first one by name."""
+    others = sorted(subject.members[1:], key=lambda member: member.adapter.name)
+    if subject.all_lora:
+        start = first_layer(subject)
+        others = [member for member in others if start in member.layers]
+    return others[0] if others else None
 
 
 def _place(part: str) -> tuple[int, int, str]:
@@ -222,8 +235,11 @@ def shown(value: object) -> str:
 
 
 def stores_bias(member: Subject) -> bool:
-    """Whether a bias of the base is in the file, under the name of any release."""
-    return any(map(is_base_bias, member.adapter.keys))
+    """Whether a bias of the base is in the file, under the name of any release; those of saved modules are copies."""
+    return any(
+        is_base_bias(key) and (key.kind is Kind.BASE_LAYER or peft.saved_root(member.saved_names, key.module) is None)
+        for key in member.adapter.keys
+    )
 
 
 def is_base_bias(key: Key) -> bool:

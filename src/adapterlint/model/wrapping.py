@@ -166,7 +166,7 @@ def entangled(subject: SetSubject) -> Iterator[Entangled]:
     known: dict[tuple[str, ...], list[str]] = {}
     everything = paths(subject)
     for member in subject.members:
-        names = tuple(dict.fromkeys((*member.adapter.names("modules_to_save"), *heads)))
+        names = tuple(dict.fromkeys((*member.declared_names, *heads)))
         if not names:
             continue
         modules = known.get(names)
@@ -262,7 +262,7 @@ def _meets(
     for root in own:
         if root in changed and root not in saved:
             yield Contested(member, root, root, "layer")
-        elif root not in saved:
+        else:  # its copy is one of a block with layers in it, even if the block was wrapped before it got them
             for module in changed:
                 if module.startswith(root + "."):
                     yield Contested(member, module, root, "block")

@@ -80,6 +80,9 @@ def _exists(subject: Subject, key: Key) -> bool:
 
 
 def _buffer(key: Key) -> bool:
+    """Whether it is nothing that a checkpoint must hold: a buffer, or the embeddings that T5's two stacks share."""
+    if key.full_name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
+        return True
     return key.parameter in ("num_batches_tracked", "running_mean", "running_var", "position_ids", "inv_freq")
 
 

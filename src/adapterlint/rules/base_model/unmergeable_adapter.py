@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Severity, raises, wrong
@@ -23,6 +24,9 @@ from adapterlint.rules.examples import (
 )
 
 _OPERATION = "merge"
+# transformers' models that multiply what goes into the output head by d_model ** -0.5 if the embeddings are tied.
+_SCALED_WHEN_TIED = frozenset({"t5", "mt5", "longt5", "switch_transformers", "udop", "pop2piano"})
+_LOOKS_FIRST = frozenset({"LORA", "HIRA", "SHADOW", "ADALORA"})
 _OUTPUTS = ("lm_head", "embed_out")
 
 
@@ -77,13 +81,36 @@ class UnmergeableAdapter(Rule):
             model = base.architecture if base else "the model"
             text = f"AttributeError: '{model}' object has no attribute 'merge_and_unload'"
             yield self._found(subject, "peft_type", f"{adapter.peft_type} cannot be merged", _raises(text))
-        if not adapter.is_lora or base is None:
+        if base is None:
             return
-        tied = [module for module in _ends(base) if module in subject.covered]
+        yield from self._scaled_output(subject, base)
+        if not adapter.is_lora:
+            yield from self._containers(subject, base)
+            return
+        ends = [module for module in _ends(base) if module not in subject.saved_modules]
+        tied = [module for module in ends if module in subject.covered] if len(ends) > 1 else []
         if tied:
             message = f"merging LoRA on {first_names(tied)} changes input embeddings and output head, which are tied"
             yield self._found(subject, "target_modules", message, (wrong(operation=_OPERATION),))
         yield from self._biases(subject, base)
+
+    def _scaled_output(self, subject: Subject, base: Base) -> Iterator[Finding]:
+        """Merging unties the embeddings, notes it in the config, and T5 then leaves out a factor."""
+        heads = [module for module in subject.saved_modules if module in peft.vocabulary_heads(base)]
+        if heads and base.tied and base.model_type in _SCALED_WHEN_TIED:
+            message = f"merging {first_names(heads)} unties the embeddings, and {base.model_type} scales only tied ones"
+            yield self._found(subject, "modules_to_save", message, (wrong("peft>=0.19", operation=_OPERATION),))
+
+    def _containers(self, subject: Subject, base: Base) -> Iterator[Finding]:
+        """Only LoRA looks whether a saved module has a weight before it takes it over."""
+        adapter = subject.adapter
+        if adapter.peft_type in PROMPT_TYPES or adapter.peft_type in _LOOKS_FIRST:
+            return
+        held = [module for module in subject.saved_modules if base.kind(module) == "container"]
+        if held:
+            text = f"AttributeError: '{class_of(base, held[0])}' object has no attribute 'weight'"
+            message = f"{adapter.peft_type} adapters cannot be merged where they save {held[0]}, which has no weight"
+            yield self._found(subject, "modules_to_save", message, _raises(text))
 
     def _biases(self, subject: Subject, base: Base) -> Iterator[Finding]:
         if subject.adapter.get("lora_bias") is not True:
@@ -113,6 +140,13 @@ def _scale(subject: Subject, module: str) -> float | None:
         return peft.scale(subject.adapter, module)
     except (ValueError, OverflowError):
         return None
+
+
+def class_of(base: Base, module: str) -> str:
+    """Class name of a module of the base, as transformers would call it."""
+    stem = re.split("For|LMHead|Model$", base.architecture)[0]
+    leaf = module.rpartition(".")[2]
+    return stem + ("Layer" if leaf.isdigit() else "MLP" if leaf == "mlp" else leaf.capitalize())
 
 
 def _biased(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, tuple[str, tuple[int, ...]]]:

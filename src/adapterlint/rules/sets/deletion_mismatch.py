@@ -86,12 +86,14 @@ class DeletionMismatch(SetRule):
                 (raises("peft>=0.16", f"KeyError: '{gone}'", operation=_OPERATION, adapter=gone),),
             )
             return
-        chosen = start
+        chosen, saves = start, saved_sets(subject, heads_for_all=True)
+        own = saves.saved[saves.names.index(chosen)]  # copies in which the others have no part
         mixed = [
             (module, other)
             for module, other in left.items()
             if other is not None and other != chosen and _counts(subject, module, other, chosen)
         ]
+        mixed = [(module, other) for module, other in mixed if not any(module.startswith(f"{root}.") for root in own)]
         if mixed:
             modules = first_names((module for module, _ in mixed), 1)
             yield self._found(
@@ -99,7 +101,7 @@ class DeletionMismatch(SetRule):
                 f"once {gone} is deleted {chosen} is active in some layers and {mixed[0][1]} in others ({modules})",
                 (wrong("peft>=0.16", operation=_OPERATION, adapter=chosen),),
             )
-        yield from self._saved(subject, saved_sets(subject, heads_for_all=True), chosen)
+        yield from self._saved(subject, saves, chosen)
 
     def _saved(self, subject: SetSubject, sets: SavedSets, chosen: str) -> Iterator[Finding]:
         effects = []

@@ -16,6 +16,7 @@ from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.model.together import in_model_order, shown, trains_rows
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
+from adapterlint.rules.tensors.undeclared_full_tensor import altering_keys
 
 _CLASSIFIER = {
     "base_model.model.classifier.weight": ("F32", (3, 16)),
@@ -127,7 +128,7 @@ def _problems(slot: _Slot, other: Subject) -> Iterator[_Problem]:
         return
     for old in (True, False):
         found = _config(first, other, old) or _keys(slot, other, old) or _shapes(slot, other, old)
-        found = found or _scales(slot, other, old) or _left_behind(first, other, old)
+        found = found or _scales(slot, other, old) or _left_behind(slot, other, old)
         if found is not None:
             yield found
 
@@ -298,16 +299,19 @@ def _class_above(member: Subject, module: str) -> str:
 def _scales(slot: _Slot, other: Subject, old: bool) -> _Problem | None:
     """Whether the swapped tensors are multiplied with another factor than their own."""
     first, differing = slot.member, []
-    modules = slot.layers.intersection(other.covered)
+    modules = slot.layers.intersection(other.adapter.modules)
     if not any(member.adapter.get(pattern) for member in (first, other) for pattern in _PATTERNS):
         modules = frozenset(sorted(modules)[:1])  # one for all
     for module in in_model_order(modules):
         try:
-            own = peft.scale(other.adapter, module)
+            own = _own_scale(other, module)
             used = (
                 peft.scale(first.adapter, module) if old else _swapped_scale(other.adapter, module, first.adapter.name)
             )
         except (ValueError, OverflowError):
+            unusable = None if old else _unusable(other)
+            if unusable is not None:
+                return unusable
             continue
         if not isclose(own, used, rel_tol=1e-9):
             differing.append(module)
@@ -319,6 +323,30 @@ def _scales(slot: _Slot, other: Subject, old: bool) -> _Problem | None:
     return _Problem(reason, effect, pattern)
 
 
+def _own_scale(member: Subject, module: str) -> float:
+    """The factor with which a module was trained: of the rank that its tensors have."""
+    entry = member.adapter.modules[module]
+    shape = member.adapter.shape(entry.a) if entry.a else ()
+    size, factor = peft.rank(member.adapter, module), peft.scale(member.adapter, module)
+    if len(shape) != 2 or entry.a is None or entry.a.kind is not Kind.LORA_A or not shape[0] or shape[0] == size:
+        return factor
+    return factor * (sqrt(size / shape[0]) if member.adapter.get("use_rslora") is True else size / shape[0])
+
+
+def _unusable(other: Subject) -> _Problem | None:
+    """Since 0.15 the scale is worked out anew, from whatever the config says."""
+    size, weight = other.adapter.get("r", peft.DEFAULT_RANK), other.adapter.get("lora_alpha", peft.DEFAULT_ALPHA)
+    kinds = [type(value).__name__ for value in (weight, size)]
+    if "str" in kinds:
+        text = f"TypeError: unsupported operand type(s) for /: '{kinds[0]}' and '{kinds[1]}'"
+    elif size == 0:
+        text = "ZeroDivisionError: division by zero"
+    else:
+        return None
+    field = "lora_alpha" if kinds[0] == "str" else "r"
+    return _Problem(f"{field} is no usable number", _raises(_NEW, text, other), field)
+
+
 def _swapped_scale(adapter: Adapter, module: str, slot: str) -> float:
     """The factor since 0.15: patterns are held against a tensor's whole name, which they rarely match."""
     name = f"{PREFIX}{module}.lora_A.{slot}.weight"
@@ -328,10 +356,11 @@ def _swapped_scale(adapter: Adapter, module: str, slot: str) -> float:
     return float(weight) / (sqrt(size) if adapter.get("use_rslora") is True else float(size))
 
 
-def _left_behind(first: Subject, other: Subject, old: bool) -> _Problem | None:
+def _left_behind(slot: _Slot, other: Subject, old: bool) -> _Problem | None:
     """What the first adapter changes besides its LoRA tensors, and what therefore stays."""
+    first = slot.member
     stays = [module for module in first.saved_modules if _trained(first, module)]
-    stays += [key.full_name for key in first.undeclared]
+    stays += [key.full_name for key in altering_keys(first, first.undeclared) if key.module not in slot.layers]
     stays += [key.module for key in first.adapter.of_kind(Kind.TOKENS)]
     stays += [key.module for key in first.adapter.of_kind(Kind.BASE_LAYER) if first.equals_base(key) is not True]
     if not stays:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from adapterlint.findings import Effect, Finding, Severity, raises, wrong
+from adapterlint.model.base import BASE_PREFIXES, Base
+from adapterlint.model.keys import PROMPT_TYPES
 from adapterlint.model.subject import SetSubject, first_names
 from adapterlint.model.together import SavedSets, has_dora, saved_kind, saved_sets, trains_rows
 from adapterlint.rules.base import SetRule
@@ -90,6 +92,11 @@ class MixedBatchMismatch(SetRule):
         if method == "ADALORA":
             text = "TypeError: Linear.forward() got an unexpected keyword argument 'adapter_names'"
             effects = (raises("peft>=0.10", text, operation=_OPERATION),)
+        elif method in PROMPT_TYPES and subject.base is not None and not _passes_on(subject.base):
+            text = (
+                f"TypeError: {subject.base.architecture}.forward() got an unexpected keyword argument 'adapter_names'"
+            )
+            effects = (raises("peft>=0.10", text, operation=_OPERATION),)
         return self.finding(
             f"{method} adapters cannot be mixed in one batch",
             first.at_field("peft_type"),
@@ -162,6 +169,13 @@ class MixedBatchMismatch(SetRule):
             effects=tuple(_effects(subject, sets)),
             adapters=subject.paths,
         )
+
+
+def _passes_on(base: Base) -> bool:
+    """Whether the model takes arguments that it does not know: decoders do, which prompts hand the names on to."""
+    if base.architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return True
+    return base.model_type not in BASE_PREFIXES and not base.architecture.endswith("ForConditionalGeneration")
 
 
 def _unsupported(subject: SetSubject, module: str) -> bool:

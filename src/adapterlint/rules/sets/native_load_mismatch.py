@@ -68,6 +68,7 @@ class NativeLoadMismatch(SetRule):
         yield from self._method(subject)
         yield from self._saved(subject)
         yield from self._overwritten(subject)
+        yield from self._absent(subject)
         yield from self._rows(subject)
         yield from self._beyond(subject)
 
@@ -77,11 +78,11 @@ class NativeLoadMismatch(SetRule):
             yield self.finding(
                 f"transformers loads {' and '.join(sorted(methods))} side by side, and switches them all on",
                 subject.members[-1].at_field("peft_type"),
-                effects=(wrong("peft>=0.11", operation=_OPERATION),),
+                effects=(wrong("peft>=0.11", operation=_OPERATION), *_without_norms(subject)),
                 adapters=subject.paths,
             )
         for member in subject.members:
-            effects = tuple(_refusals(str(member.adapter.peft_type), subject.members[-1].adapter.name))
+            effects = tuple(_refusals(str(member.adapter.peft_type), subject))
             if effects:
                 yield self.finding(
                     f"transformers cannot load {member.adapter.peft_type} adapters itself",
@@ -109,13 +110,29 @@ class NativeLoadMismatch(SetRule):
 
     def _overwritten(self, subject: SetSubject) -> Iterator[Finding]:
         for member in subject.members:
-            keys = [key for key in member.adapter.saved.values() if _overwrites(member, key)]
+            own = member.layers
+            keys = [key for key in member.adapter.saved.values() if key.module not in own and _overwrites(member, key)]
             if keys:
                 yield self.finding(
                     f"transformers writes {first_names(key.full_name for key in keys)} of {member.adapter.name} "
                     "into the base, since modules_to_save does not name it",
                     member.at_tensor(keys[0].name),
                     effects=(wrong("peft", operation=_OPERATION, adapter=member.adapter.name),),
+                    adapters=subject.paths,
+                )
+                return
+
+    def _absent(self, subject: SetSubject) -> Iterator[Finding]:
+        """Task classes are PEFT's: here a head is looked for if the config names it, and only then."""
+        for member, saved in zip(subject.members, declared_sets(subject).saved, strict=True):
+            stored = member.adapter.saved
+            wanted = (name for root in sorted(saved) for name in (member.base.under(root) if member.base else ()))
+            missing = next((name for name in wanted if name not in stored), None)
+            if missing is not None and member.adapter.readable:
+                yield self.finding(
+                    f"transformers looks for {missing} in the file of {member.adapter.name}",
+                    member.at_field("modules_to_save"),
+                    effects=(raises("peft>=0.15", f"KeyError: '{missing}'", operation=_OPERATION),),
                     adapters=subject.paths,
                 )
                 return
@@ -145,8 +162,16 @@ class NativeLoadMismatch(SetRule):
         )
 
 
-def _refusals(method: str, last: str) -> Iterator[Effect]:
+def _without_norms(subject: SetSubject) -> Iterator[Effect]:
+    """A norm of LN_TUNING asks every active adapter for its own."""
+    other = next((m for m in subject.members if m.adapter.peft_type != "LN_TUNING"), None)
+    if other is not None and any(member.adapter.peft_type == "LN_TUNING" for member in subject.members):
+        yield raises("peft>=0.11", f"KeyError: '{other.adapter.name}'", operation=_OPERATION)
+
+
+def _refusals(method: str, subject: SetSubject) -> Iterator[Effect]:
     """What transformers cannot load at all, or not a second time."""
+    first, last = subject.members[0].adapter.name, subject.members[-1].adapter.name
     text = "ValueError: `create_and_replace` does not support prompt learning{} yet."
     if method in PROMPT_TYPES or method == "ADAPTION_PROMPT":
         yield raises("peft<0.21", text.format(" and adaption prompt"), operation=_OPERATION)
@@ -162,6 +187,8 @@ def _refusals(method: str, last: str) -> Iterator[Effect]:
             text += " Please check `peft_config.target_modules`."
             yield raises("peft>=0.11,<0.20", f"KeyError: '{last}'", operation=_OPERATION, adapter=last)
             yield raises("peft>=0.20,<0.21", text, operation=_OPERATION, adapter=last)
+    elif method == "RANDLORA":  # every load puts new projections in the place of the earlier ones'
+        yield raises("peft>=0.16", f"KeyError: '{first}'", operation=_OPERATION, adapter=first)
     elif method == "ADALORA":
         text = "TypeError: AdaLoraModel.__init__() got an unexpected keyword argument 'low_cpu_mem_usage'"
         yield raises("peft>=0.13,<0.17", text, operation=_OPERATION)
@@ -178,7 +205,7 @@ def _overwrites(member: Subject, key: Key) -> bool:
     """Whether a full tensor lands in the base when only ``modules_to_save`` counts."""
     if key.infix or not key.has_canonical_prefix or not key.module:
         return False
-    if peft.saved_root(member.adapter.names("modules_to_save"), key.module) is not None:
+    if peft.saved_root(member.declared_names, key.module) is not None:
         return False
     if member.adapter.get("bias", "none") not in ("none", None) and key.parameter == "bias":
         return False

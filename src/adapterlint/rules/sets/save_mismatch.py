@@ -97,6 +97,7 @@ class SaveMismatch(SetRule):
         yield from self._entered(subject)
         yield from self._rows(subject)
         yield from self._biases(subject)
+        yield from self._renamed(subject)
         yield from self._wrappers(subject)
 
     def _method(self, subject: SetSubject) -> Iterator[Finding]:
@@ -109,6 +110,18 @@ class SaveMismatch(SetRule):
                 effects=(wrong("peft<0.20", operation=_OPERATION),),
                 adapters=subject.paths,
             )
+        for member in subject.members:
+            parts = {part for key in member.adapter.keys for part in key.module.split(".")}
+            other = next((o.adapter.name for o in subject.members if o is not member and o.adapter.name in parts), None)
+            if other is not None:
+                yield self.finding(
+                    f"PEFT leaves tensors of {member.adapter.name} out of its file: adapter {other} is called as a "
+                    "part of their names",
+                    member.at_directory(),
+                    effects=(wrong("peft>=0.20", operation=_OPERATION, adapter=member.adapter.name),),
+                    adapters=subject.paths,
+                )
+                return
 
     def _names(self, subject: SetSubject, member: Subject, held: list[_Held]) -> Iterator[Finding]:
         name = member.adapter.name
@@ -133,7 +146,7 @@ class SaveMismatch(SetRule):
         if not member.adapter.saved:
             return
         heads = peft.implied_heads(subject.members[0].adapter)
-        names = (*member.adapter.names("modules_to_save"), *heads)
+        names = (*member.declared_names, *heads)
         biased = member.adapter.get("bias", "none") not in ("none", None)
         lost = [
             key
@@ -186,6 +199,25 @@ class SaveMismatch(SetRule):
                     effects=(wrong("peft>=0.7,<0.21", operation=_OPERATION, adapter=member.adapter.name),),
                     adapters=subject.paths,
                 )
+
+    def _renamed(self, subject: SetSubject) -> Iterator[Finding]:
+        """A bias that the adapter trains outside its layers is called otherwise where another adapter has a layer."""
+        for member in subject.members:
+            if member.adapter.get("bias", "none") in ("none", None):
+                continue
+            own = member.layers
+            others = frozenset().union(*(other.layers for other in subject.members if other is not member))
+            biases = [key for key in member.adapter.of_kind(Kind.FULL) if key.parameter == "bias" and not key.infix]
+            moved = next((key for key in biases if key.module in others - own), None)
+            if moved is not None:
+                yield self.finding(
+                    f"{moved.full_name} of {member.adapter.name} is written as {moved.module}.base_layer.bias, since "
+                    "another adapter changes the module",
+                    member.at_tensor(moved.name),
+                    effects=(wrong("peft>=0.7", operation=_OPERATION, adapter=member.adapter.name),),
+                    adapters=subject.paths,
+                )
+                return
 
     def _wrappers(self, subject: SetSubject) -> Iterator[Finding]:
         """Up to 0.14 an adapter that saves anything gets a copy of every saved module that exists when it is loaded."""

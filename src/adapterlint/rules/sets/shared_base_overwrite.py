@@ -88,7 +88,7 @@ class SharedBaseOverwrite(SetRule):
 def _undeclared(subject: SetSubject, member: Subject) -> tuple[Key, ...]:
     """Full tensors that nothing declares: heads are implied for all members by the first one's task class alone."""
     heads = peft.implied_heads(subject.members[0].adapter)
-    return member.undeclared_but((*member.adapter.names("modules_to_save"), *heads))
+    return member.undeclared_but((*member.declared_names, *heads))
 
 
 def _disturbs(subject: SetSubject, member: Subject, key: Key) -> bool:
