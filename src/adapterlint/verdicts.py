@@ -19,7 +19,7 @@ _MENDED_BEFORE_MERGING = frozenset({"AL513"})
 _OF_PEFT_MODEL = frozenset({"AL201", "AL509", "AL512"})
 """Rules about classes and names that transformers' own loader does not use; where it fails too, they say so."""
 _IN_THE_BASE = frozenset({"AL502", "AL506"})
-"""Rules about what an adapter leaves in the base, so that it outlives the adapter; right for that one alone."""
+"""Rules about what an adapter leaves in the base, so that it outlives the adapter."""
 _DROPPED = frozenset({"AL205", "AL519", "AL520"})
 """Rules about tensors that PEFT drops, so that it cannot save them, wherever the finding points."""
 _IN_THE_CONFIG = frozenset({"AL101", "AL109"})
@@ -104,8 +104,8 @@ def _carries(finding: Finding, effect: Effect, operation: str, order: Order | No
         if operation == "save":
             return finding.rule in _DROPPED or (finding.location.tensor is not None and not finding.adapters)
         if operation == "delete" and order is not None:
-            if finding.rule in _IN_THE_BASE:
-                return finding.location.path != order.next_path
+            if finding.rule in _IN_THE_BASE:  # AL502 says so itself
+                return finding.rule == "AL506" and finding.location.path != order.next_path
             if not finding.adapters:
                 return finding.location.path == order.next_path
             return effect.adapter in (None, order.next)

@@ -101,9 +101,14 @@ def copy_taken_for_target(subject: SetSubject) -> Clash | None:
     for owner, reader in _pairs(subject):
         for module in refused[id(owner)]:
             path = f"{module}.modules_to_save.{owner.adapter.name}"
-            if reader.selection.known and reader.selection(path):
+            if reader.selection.known and reader.selection(path) and not _left_alone(reader, path):
                 return Clash(owner, reader, module)
     return None
+
+
+def _left_alone(reader: Subject, path: str) -> bool:
+    """Whether the path holds the name of a module that the reader saves: PEFT 0.16 and later leave such modules out."""
+    return any(f".{name}." in f".{path}." for name in reader.saved_names)
 
 
 def taken_for_saved(subject: SetSubject, collected: bool) -> Clash | None:

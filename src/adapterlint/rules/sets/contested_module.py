@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import SetSubject
+from adapterlint.model.together import saved_sets
 from adapterlint.model.wrapping import Contested, contested
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import (
@@ -76,7 +77,10 @@ class ContestedModule(SetRule):
         yield self.finding(
             f"{both}contest {item.module}: {item.root} is saved whole, and LoRA is to change it as well",
             item.later.at_field("modules_to_save" if item.outcome in ("layer", "block") else "target_modules"),
-            effects=(*_early(early), *(effect for item in _each(found) for effect in _effects(item))),
+            effects=(
+                *_early(early),
+                *(effect for item in _each(found) for effect in (*_effects(item), *_saving(subject, item))),
+            ),
             severity=Severity.ERROR if found else Severity.NOTE,
             adapters=subject.paths,
         )
@@ -112,6 +116,17 @@ def _effects(item: Contested) -> Iterator[Effect]:
         yield raises("peft>=0.13", text, adapter=name)
     else:
         yield raises("peft>=0.15", f"KeyError: '{PREFIX}{item.module}.base_layer.weight'", adapter=name)
+
+
+def _saving(subject: SetSubject, item: Contested) -> Iterator[Effect]:
+    """Since 0.20 what LoRA put into another adapter's copy is taken for a part of it, and not found in the file."""
+    if item.outcome != "copies":
+        return
+    names = zip(subject.members, saved_sets(subject, heads_for_all=True).saved, strict=True)
+    owner = next(member.adapter.name for member, saved in names if item.root in saved)
+    part = item.module[len(item.root) + 1 :]
+    text = f"KeyError: 'modules_to_save.{owner}.{part}.lora_A.{item.later.adapter.name}.weight'"
+    yield raises("peft>=0.20", text, operation="save", adapter=owner)
 
 
 def _refused(item: Contested) -> str:

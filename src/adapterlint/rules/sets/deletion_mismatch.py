@@ -72,13 +72,18 @@ class DeletionMismatch(SetRule):
             text = "TypeError: PeftAdapterMixin.delete_adapter() got an unexpected keyword argument 'adapter_name'"
             effect = raises("peft>=0.16,<0.21", text, operation=_OPERATION)
             yield self._found(subject, "prompts cannot be deleted up to 0.20", (effect,), "peft_type")
+            left = [member.adapter.name for member in subject.members[1:]]
+            if len(left) > 1 and saved_sets(subject, heads_for_all=True).union:
+                text = f"ValueError: Attempted to set multiple ({left}) adapters at once for ModulesToSaveWrapper"
+                effect = raises("peft>=0.21", text, operation=_OPERATION)
+                yield self._found(subject, "all prompts that are left become active at once", (effect,), "peft_type")
         if not subject.all_lora or len(subject.members) < 2:
             return
         gone = subject.members[0].adapter.name
-        left = _left(subject)
-        if not left:
+        remaining = _left(subject)
+        if not remaining:
             return
-        start = next(iter(left.values()))
+        start = next(iter(remaining.values()))
         if start is None:
             yield self._found(
                 subject,
@@ -90,7 +95,7 @@ class DeletionMismatch(SetRule):
         own = saves.saved[saves.names.index(chosen)]  # copies in which the others have no part
         mixed = [
             (module, other)
-            for module, other in left.items()
+            for module, other in remaining.items()
             if other is not None and other != chosen and _counts(subject, module, other, chosen)
         ]
         mixed = [(module, other) for module, other in mixed if not any(module.startswith(f"{root}.") for root in own)]

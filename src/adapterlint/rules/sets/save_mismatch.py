@@ -10,7 +10,7 @@ from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import LORA_KINDS, PREFIX, Key, Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
-from adapterlint.model.together import declared_sets, entered_copies, saved_kind, saved_sets, trains_rows
+from adapterlint.model.together import declared_sets, entered_copies, is_base_bias, saved_kind, saved_sets, trains_rows
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 
@@ -201,23 +201,32 @@ class SaveMismatch(SetRule):
                 )
 
     def _renamed(self, subject: SetSubject) -> Iterator[Finding]:
-        """A bias that the adapter trains outside its layers is called otherwise where another adapter has a layer."""
+        """Biases that an adapter trains where other adapters have layers, and the other way round."""
         for member in subject.members:
-            if member.adapter.get("bias", "none") in ("none", None):
+            mode = member.adapter.get("bias", "none")
+            if mode not in ("all", "lora_only"):
                 continue
-            own = member.layers
-            others = frozenset().union(*(other.layers for other in subject.members if other is not member))
-            biases = [key for key in member.adapter.of_kind(Kind.FULL) if key.parameter == "bias" and not key.infix]
-            moved = next((key for key in biases if key.module in others - own), None)
+            elsewhere = frozenset().union(*(other.layers for other in subject.members)) - member.layers
+            biases = [key for key in member.adapter.of_kind(Kind.FULL) if is_base_bias(key)]
+            moved = next((key for key in biases if key.module in elsewhere), None)
+            added = [module for module in elsewhere if member.base and "bias" in member.base.modules.get(module, {})]
             if moved is not None:
-                yield self.finding(
-                    f"{moved.full_name} of {member.adapter.name} is written as {moved.module}.base_layer.bias, since "
-                    "another adapter changes the module",
-                    member.at_tensor(moved.name),
-                    effects=(wrong("peft>=0.7", operation=_OPERATION, adapter=member.adapter.name),),
-                    adapters=subject.paths,
+                message = f"{moved.full_name} of {member.adapter.name} is written as {moved.module}.base_layer.bias"
+                effect = wrong("peft>=0.7", operation=_OPERATION, adapter=member.adapter.name)
+            elif mode == "lora_only" and added:
+                message = (
+                    f"biases of {first_names(sorted(added))} are also written to the file of {member.adapter.name}"
                 )
-                return
+                effect = wrong("peft>=0.21", operation=_OPERATION, adapter=member.adapter.name)
+            else:
+                continue
+            yield self.finding(
+                f"{message}, since other adapters have layers there",
+                member.at_field("bias"),
+                effects=(effect,),
+                adapters=subject.paths,
+            )
+            return
 
     def _wrappers(self, subject: SetSubject) -> Iterator[Finding]:
         """Up to 0.14 an adapter that saves anything gets a copy of every saved module that exists when it is loaded."""

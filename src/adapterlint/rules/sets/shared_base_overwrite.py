@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, unknown, wrong
+from adapterlint.findings import Effect, Finding, unknown, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import Key, Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
-from adapterlint.model.together import saved_sets
+from adapterlint.model.together import saved_sets, successor_of
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
 from adapterlint.rules.tensors.undeclared_full_tensor import altering_keys
@@ -80,9 +80,18 @@ class SharedBaseOverwrite(SetRule):
                     f"{member.adapter.name} overwrites {len(keys)} parameters of the base that all adapters of the set "
                     f"share: {first_names(key.full_name for key in keys)}",
                     member.at_tensor(keys[0].name),
-                    effects=(wrong(adapter=member.adapter.name),) if sure else (unknown(missing=("base",)),),
+                    effects=_effects(subject, member, keys) if sure else (unknown(missing=("base",)),),
                     adapters=subject.paths,
                 )
+
+
+def _effects(subject: SetSubject, member: Subject, keys: list[Key]) -> tuple[Effect, ...]:
+    """Once the first adapter is deleted the base is right for the one that wrote it, unless a copy is used there."""
+    left = successor_of(subject)
+    saved = saved_sets(subject, heads_for_all=True).union
+    if left is None or (left is member and all(peft.saved_root(saved, key.module) is None for key in keys)):
+        return (wrong(adapter=member.adapter.name),)
+    return wrong(adapter=member.adapter.name), wrong(operation="delete", adapter=left.adapter.name)
 
 
 def _undeclared(subject: SetSubject, member: Subject) -> tuple[Key, ...]:

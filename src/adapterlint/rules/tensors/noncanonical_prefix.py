@@ -161,20 +161,19 @@ def _what(bad: list[Key]) -> str:
 
 
 def _effects(subject: Subject, bad: list[Key], everything: bool) -> Iterator[Effect]:
+    yield Effect(Outcome.WRONG, "peft", stage="after_load", inert=everything)
+    dropped = _dropped_natively(bad)
+    if dropped is not None:
+        yield Effect(Outcome.WRONG, dropped, stage="after_load", inert=everything, operation="native")
     lost = lost_saved(subject, bad)
-    found = _found_natively(bad)
-    for operation in ("load", "native"):
-        targets = "peft" if operation == "load" else found
-        if targets is not None:
-            yield Effect(Outcome.WRONG, targets, stage="after_load", inert=everything, operation=operation)
-        if lost and operation == "load":
-            yield raises("peft>=0.15", f"KeyError: '{lost[0]}'")
-        elif lost and targets is not None:
-            text = f"KeyError: '{lost[0].removeprefix(PREFIX)}'"
-            yield raises("peft>=0.15" + targets.removeprefix("peft").replace("<", ",<"), text, operation=operation)
+    if lost:
+        yield raises("peft>=0.15", f"KeyError: '{lost[0]}'")
+    lost = lost_saved(subject, [key for key in bad if key.prefix or key.wrappers])
+    if lost:
+        yield raises("peft>=0.15", f"KeyError: '{lost[0].removeprefix(PREFIX)}'", operation="native")
 
 
-def _found_natively(bad: list[Key]) -> str | None:
+def _dropped_natively(bad: list[Key]) -> str | None:
     """Where transformers' own loader drops the tensors; None if nowhere.
 
     It takes one prefix away, if there is one, and PEFT since 0.20 another one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, SetConfig, Severity, wrong
+from adapterlint.model import peft
 from adapterlint.model.keys import Key
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -107,18 +108,19 @@ def altering_keys(subject: Subject, undeclared: Iterable[Key]) -> list[Key]:
 
 
 def _tied_effects(subject: Subject, keys: list[Key]) -> Iterator[Effect]:
-    """On a tied base two matrices are written into one parameter: the second wins, and both ends use it."""
+    """On a tied base both ends are one parameter: what was trained for one of them changes the other as well."""
     base = subject.base
-    if base is None or not base.tied or base.embedding is None:
+    if base is None or not base.tied or base.embedding is None or not peft.vocabulary_heads(base):
         return
-    ends = {
-        key.module: key
-        for key in keys
-        if key.parameter == "weight" and key.module in (base.embedding, *base.tied_heads)
-    }
-    if len(ends) == 2:
-        first, second = (subject.adapter.tensors[key.name] for key in ends.values())
+    names = (base.embedding, *peft.vocabulary_heads(base))
+    ends = [key for key in keys if key.parameter == "weight" and key.module in names]
+    if len(ends) > 1:
+        first, second = (subject.adapter.tensors[key.name] for key in ends[:2])
         if subject.payload.equal(first, second) is not True:
+            yield wrong("peft")
+    elif ends and any(name != ends[0].module and name not in subject.saved_modules for name in names):
+        stored = base.parameters.get(f"{base.embedding}.weight")
+        if stored and subject.payload.equals_base(subject.adapter.tensors[ends[0].name], stored) is False:
             yield wrong("peft")
 
 
