@@ -41,6 +41,8 @@ while IFS= read -r target; do
   if [[ -n "${target// /}" ]]; then options+=(--target "$target"); fi
 done <<< "$ADAPTERLINT_TARGETS"
 if [[ -n "$ADAPTERLINT_BASE" ]]; then options+=(--base "$ADAPTERLINT_BASE"); fi
+failing=()
+if [[ -n "$ADAPTERLINT_FAIL_ON" ]]; then failing=(--fail-on "$ADAPTERLINT_FAIL_ON"); fi
 paths=()
 while IFS= read -r path; do
   if [[ -n "${path// /}" ]]; then paths+=("$path"); fi
@@ -58,7 +60,7 @@ case "${ADAPTERLINT_FIX:-false}" in
 esac
 
 status=0
-"$tool" check "${options[@]}" --fail-on "$ADAPTERLINT_FAIL_ON" "${reports[@]}" -- "${paths[@]}" 2> "$errors" || status=$?
+"$tool" check "${options[@]}" "${failing[@]}" "${reports[@]}" -- "${paths[@]}" 2> "$errors" || status=$?
 if [[ -s "$errors" ]]; then
   show "adapterlint check: errors" < "$errors"
   if [[ "$status" == 2 ]]; then summarise "adapterlint" text < "$errors"; fi

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from adapterlint.findings import Finding, Location
@@ -121,17 +122,28 @@ class Suppressions(NamedTuple):
         ignores: single findings, with a reason.
         baseline: findings that are known.
         today: the day, as ``YYYY-MM-DD``; entries whose ``until`` is before it hold no longer.
+        copies: adapters that are copies -> what they were copied from, which is what paths in entries mean.
     """
 
     path_ignores: tuple[PathIgnore, ...] = ()
     ignores: tuple[Ignore, ...] = ()
     baseline: Baseline | None = None
     today: str = ""
+    copies: Mapping[str, str] = MappingProxyType({})
 
     def ignored(self, finding: Finding) -> bool:
         """Whether an entry that still holds is about the finding; the baseline is not asked."""
+        if self.copies:
+            finding = self._in_originals(finding)
         return any(item.matches(finding) for item in self.path_ignores) or any(
             item.matches(finding) for item in self.ignores if not self.expired(item)
+        )
+
+    def _in_originals(self, finding: Finding) -> Finding:
+        place = finding.location
+        return finding._replace(
+            location=place._replace(path=self.copies.get(place.path, place.path)),
+            adapters=tuple(self.copies.get(path, path) for path in finding.adapters),
         )
 
     def expired(self, item: Ignore) -> bool:

@@ -30,8 +30,9 @@ def check_against(request: Request, served: Sequence[str]) -> Report:
         BaseNotFoundError: the base is no model directory.
     """
     started = time.perf_counter()
-    run = examine(request._replace(grouping="none"))
-    old = examine(request._replace(paths=served, grouping="none"))
+    request = request._replace(grouping="none", sets=())
+    run = examine(request)
+    old = examine(request._replace(paths=served))
     if not old.adapters:
         raise NotFoundError(f"{', '.join(served)}: no adapter here to check against")
     errors = [*run.errors, *old.errors]

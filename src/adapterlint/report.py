@@ -171,6 +171,7 @@ class Report(NamedTuple):
         rules: code -> documentation, of the rules that found something.
         config: the configuration file that was used.
         quiet: formats for people are to print the findings only.
+        suppressed: findings that ignores and the baseline keep from being printed.
     """
 
     tool_version: str
@@ -188,13 +189,15 @@ class Report(NamedTuple):
     rules: Mapping[str, RuleDoc] = {}
     config: str | None = None
     quiet: bool = False
+    suppressed: int = 0
 
     @property
     def shown(self) -> tuple[Reported, ...]:
         """The findings that are printed: less those that are only about operations nobody asked about."""
-        return tuple(item for item in self.findings if _concerns(item.finding, self.operations))
+        return tuple(item for item in self.findings if concerns(item.finding, self.operations))
 
 
-def _concerns(finding: Finding, operations: frozenset[str]) -> bool:
+def concerns(finding: Finding, operations: frozenset[str]) -> bool:
+    """Whether a finding is to be printed where these operations were asked about."""
     about = {effect.operation for effect in finding.effects}
     return not about or (LOAD in about and not finding.quiet) or not about.isdisjoint(operations)

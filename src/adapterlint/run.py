@@ -25,6 +25,7 @@ from adapterlint.report import (
     SetReport,
     Summary,
     Verdict,
+    concerns,
 )
 from adapterlint.rules.registry import AnyRule, activate, adapter_rules, all_rules, set_rules
 from adapterlint.sets import Grouping, declared_sets, group, orders
@@ -191,7 +192,9 @@ def to_report(request: Request, run: Run, started: float) -> Report:
         for item in (with_severity(finding, run.targets, given, request.operations) for finding in raw)
         if item is not None
     ]
-    kept = [locator.report(finding) for finding in _unsuppressed(request, graded)]
+    selected = [finding for finding in graded if request.selection.keeps(finding)]
+    left = _unsuppressed(request, selected)
+    kept = [locator.report(finding) for finding in left]
     adapters = tuple(_adapter_report(checked, run.targets) for checked in run.adapters)
     return Report(
         tool_version=__version__,
@@ -208,16 +211,20 @@ def to_report(request: Request, run: Run, started: float) -> Report:
         releases=tuple(str(target) for target in bundled()),
         rules=_documented({item.finding.rule for item in kept}),
         config=request.config,
+        suppressed=_printed(selected, request) - _printed(left, request) if request.suppressions else 0,
     )
 
 
-def _unsuppressed(request: Request, findings: Sequence[Finding]) -> list[Finding]:
-    kept = [finding for finding in findings if request.selection.keeps(finding)]
+def _unsuppressed(request: Request, findings: list[Finding]) -> list[Finding]:
     if request.suppressions is None:
-        return kept
+        return findings
     from adapterlint.remains import reported  # not needed without a configuration
 
-    return reported(kept, request.suppressions)
+    return reported(findings, request.suppressions)
+
+
+def _printed(findings: Sequence[Finding], request: Request) -> int:
+    return sum(concerns(finding, request.operations) for finding in findings)
 
 
 def _about_suppressions(request: Request, run: Run) -> list[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from adapterlint.checking import Checked
+from adapterlint.cli.grouped import REPORTED, WRITTEN, Command, option
 from adapterlint.cli.options import request_options, to_request
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, fail, guarded
 from adapterlint.findings import Finding, Safety
@@ -29,21 +30,44 @@ from adapterlint.run import Request, Run, examine
 MAX_PASSES = 4  # writing passes: files that must be read again after a rename or a new header
 
 
-@click.command("fix")
+EXAMPLES = [
+    ("fix adapters --base model", "the plan, as a diff; nothing is written"),
+    ("fix adapters --base model --inplace", "all adapters are repaired, or none"),
+    ("fix adapters --base model --output fixed", "copies below the directory fixed are repaired"),
+    ("fix a b --base model --form lowrank", "a form in which sets also merge and mix"),
+]
+
+
+@click.command("fix", cls=Command, examples=EXAMPLES)
 @request_options
-@click.option("--inplace", is_flag=True, help="Write the fixes into the adapters, all or none.")
-@click.option("--output", metavar="DIR", help="Write fixed copies of the adapters below DIR instead.")
-@click.option("--form", type=click.Choice(list(FORMS)), help="Bring sets (portable: adapters) to a normal form.")
-@click.option("--unsafe-fixes", "unsafe", is_flag=True, help="Also make fixes that round, drop data or choose.")
-@click.option("--backup", is_flag=True, help="Keep each changed file as NAME.bak, with --inplace.")
-@click.option("--replace-links", is_flag=True, help="Replace links by files of their own, with --inplace.")
-@click.option("--verbose", "-v", is_flag=True, help="Name every tensor in the plan.")
-@click.option("--format", "format_", type=click.Choice(["diff", "json"]), default="diff", show_default=True)
+@option("--inplace", is_flag=True, group=WRITTEN, help="Write the fixes into the adapters, all or none.")
+@option("--output", metavar="DIR", group=WRITTEN, help="Write fixed copies of the adapters below DIR instead.")
+@option(
+    "--form",
+    type=click.Choice(list(FORMS)),
+    group=WRITTEN,
+    help="Bring sets (portable: adapters) to a normal form.",
+)
+@option("--unsafe-fixes", "unsafe", is_flag=True, group=WRITTEN, help="Also make fixes that round, drop or choose.")
+@option("--backup", is_flag=True, group=WRITTEN, help="Keep each changed file as NAME.bak, with --inplace.")
+@option("--replace-links", is_flag=True, group=WRITTEN, help="Replace links by files of their own, with --inplace.")
+@option("--verbose", "-v", is_flag=True, group=REPORTED, help="Name every tensor in the plan.")
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["diff", "json"]),
+    default="diff",
+    show_default=True,
+    group=REPORTED,
+    help="How the plan is printed.",
+)
 @guarded
 def command(**options: Any) -> None:
     """Plan the repairs of the adapters at and below PATHS, as a diff.
 
-    Nothing is written without --inplace or --output. Exit codes: 0 nothing to do, or all repaired; 1 a plan is left to
+    Nothing is written without --inplace or --output. What an ignore is about is left as it is; a baseline is not asked.
+
+    Exit codes: 0 nothing to do, or all repaired; 1 a plan is left to
     apply, or errors are left; 2 refused or failed, with every file as it was; 3 nothing to fix.
     """
     if options["inplace"] and options["output"]:
@@ -159,8 +183,10 @@ class Fix:
 
     def _go_on_in(self, output: str, plan: Plan) -> None:
         """What is left after the first pass is to be done in the copies that it has made."""
-        names = [os.path.basename(os.path.abspath(item.path)) for item in plan.edits]
-        self._request = self._request._replace(paths=[os.path.join(output, name) for name in names])
+        copies = {os.path.join(output, os.path.basename(os.path.abspath(item.path))): item.path for item in plan.edits}
+        self._request = self._request._replace(paths=list(copies))
+        if self._request.suppressions:
+            self._request = self._request._replace(suppressions=self._request.suppressions._replace(copies=copies))
         self._options = {**self._options, "output": None}
 
     def _apply(self, run: Run, plan: Plan) -> list[Proof]:

@@ -58,11 +58,13 @@ class Command(click.Command):
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]]) -> None:
-    """A section of examples, each under the sentence that says what it does."""
+    """A section of examples, each below the comment that says what it does."""
     if not examples:
         return
     with formatter.section("Examples"):
-        formatter.write_dl([(f"adapterlint {line}", about) for line, about in examples], col_max=42)
+        for line, about in examples:
+            formatter.write(f"{'':{formatter.current_indent}}# {about}\n")
+            formatter.write(f"{'':{formatter.current_indent}}adapterlint {line}\n")
 
 
 class Group(click.Group):

@@ -7,19 +7,35 @@ from typing import Any
 
 import click
 
+from adapterlint.cli.grouped import REPORTED, Command, option
 from adapterlint.cli.options import request_options, to_request
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, echo, guarded, use_color
 from adapterlint.findings import Outcome
 from adapterlint.reporters import matrix
 from adapterlint.run import check
 
+EXAMPLES = [
+    ("matrix adapters --target 'peft>=0.6'", "every release from 0.6 on"),
+    ("matrix a b --base model --format json", "two adapters and their set, as data"),
+]
 
-@click.command("matrix")
+
+@click.command("matrix", cls=Command, examples=EXAMPLES)
 @request_options
-@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    group=REPORTED,
+    help="How it is printed.",
+)
 @guarded
 def command(format_: str, **options: Any) -> None:
     """Adapters and sets against targets, with the reason in each cell.
+
+    Verdicts do not depend on which rules are selected or ignored.
 
     Exit codes: 0 everything loads, 1 not, 2 usage or internal error, 3 no adapters.
     """

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from adapterlint import assemble
+from adapterlint.cli.grouped import Command, option
 from adapterlint.cli.output import EXIT_NOTHING, echo, guarded, use_color
 from adapterlint.discover import discover
 from adapterlint.model.contents import Contents, contents
@@ -20,9 +21,19 @@ _VALUE_LENGTH = 160
 _NAME_LENGTH = 60
 
 
-@click.command("show")
+EXAMPLES = [("show adapters", "every adapter below"), ("show a --format json", "one, as data")]
+
+
+@click.command("show", cls=Command, examples=EXAMPLES)
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How it is printed.",
+)
 @guarded
 def command(paths: tuple[str, ...], format_: str) -> None:
     """Print what the adapters at and below PATHS hold.

@@ -4,25 +4,51 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from adapterlint import assemble
+from adapterlint.api import settings_of
 from adapterlint.checking import load_base
+from adapterlint.cli.grouped import CHECKED, REPORTED, RUNNING, Command, option
+from adapterlint.cli.options import file_options
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_NOTHING, fail, guarded
 from adapterlint.discover import discover
 from adapterlint.recipes import recipe
 
+EXAMPLES = [
+    ("verify a b c --base model", "in every order, on a GPU where there is one"),
+    ("verify adapters --base model --orders 3", "in three orders only"),
+]
 
-@click.command("verify")
+
+def _choice(name: str, choices: list[str], group: str, about: str) -> Callable[[Any], Any]:
+    return option(
+        *name.split(), type=click.Choice(choices), default=choices[0], show_default=True, group=group, help=about
+    )
+
+
+@click.command("verify", cls=Command, examples=EXAMPLES)
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@click.option("--base", required=True, metavar="DIR", help="The base model's directory.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--orders", default="all", show_default=True, metavar="all|N", help="Loading orders to try.")
-@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True)
-@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@option("--base", metavar="DIR", group=CHECKED, help="The base model's directory; the configured one by default.")
+@_choice("--device", ["auto", "cpu", "cuda"], RUNNING, "Where the models run.")
+@option("--orders", default="all", show_default=True, metavar="all|N", group=RUNNING, help="Loading orders to try.")
+@_choice("--dtype", ["float32", "float16", "bfloat16"], RUNNING, "What the models compute in.")
+@_choice("--format format_", ["table", "json"], REPORTED, "How it is printed.")
+@file_options
 @guarded
-def command(paths: tuple[str, ...], base: str, device: str, orders: str, dtype: str, format_: str) -> None:
+def command(
+    paths: tuple[str, ...],
+    base: str | None,
+    device: str,
+    orders: str,
+    dtype: str,
+    format_: str,
+    config: str | None,
+    isolated: bool,
+) -> None:
     """Load the adapters in the installed PEFT, in every order, and compare their outputs.
 
     The adapters at and below PATHS are one set. Each output is held against a reference made without PEFT: the base
@@ -31,6 +57,9 @@ def command(paths: tuple[str, ...], base: str, device: str, orders: str, dtype: 
     from adapterlint.verifying import MissingExtra, VerifyError, render_table, verify
 
     count = _orders(orders)
+    base = base or settings_of(paths, {}, config, isolated)["base"]
+    if base is None:
+        raise click.UsageError("the base is missing: --base DIR, or the setting base in a configuration file")
     model = load_base(base)
     adapters = [assemble.read_adapter(found, model) for found in discover(paths)]
     if not adapters:

@@ -77,6 +77,8 @@ def summary(report: Report, color: bool = False) -> Iterator[str]:
         yield f"{paint('Nothing reported', 'warning', color)} in {scope}"  # the findings were not selected
     else:
         yield f"{paint('No problems found', 'good', color)} in {scope}"
+    if report.suppressed:
+        yield f"{plural(report.suppressed, 'finding')} not reported: ignored, or in the baseline"
     yield from _skips(report)
     if report.config:
         yield f"Settings from {clipped(report.config, _NAME_LENGTH)}"

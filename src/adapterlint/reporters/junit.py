@@ -15,7 +15,7 @@ from adapterlint.reporters.text import clipped, plural, printable
 
 def render(report: Report, color: bool = False) -> str:
     """A test suite; errors are failures, warnings and notes stand in the case's output. Never coloured."""
-    cases = [*_adapters(report), *_sets(report)]
+    cases = [*_adapters(report), *_sets(report), *_settings(report)]
     failures = sum(failed for failed, _ in cases)
     counts = f'tests="{len(cases)}" failures="{failures}" errors="{len(report.internal_errors)}"'
     seconds = f'time="{report.summary.seconds:.3f}"'
@@ -26,6 +26,14 @@ def render(report: Report, color: bool = False) -> str:
     if report.internal_errors:
         lines.append(f"    <system-err>{_text(chr(10).join(report.internal_errors))}</system-err>")
     return "\n".join([*lines, "  </testsuite>", "</testsuites>"])
+
+
+def _settings(report: Report) -> Iterator[tuple[bool, list[str]]]:
+    """What is about ignores and the baseline, and so about no adapter and no set."""
+    adapters = {adapter.path for adapter in report.adapters}
+    about = [item for item in report.shown if not item.finding.adapters and item.finding.location.path not in adapters]
+    if about:
+        yield _case("adapterlint.settings", "configuration", about, None, report)
 
 
 def _adapters(report: Report) -> Iterator[tuple[bool, list[str]]]:
@@ -44,7 +52,7 @@ def _sets(report: Report) -> Iterator[tuple[bool, list[str]]]:
 
 
 def _case(
-    kind: str, name: str, found: Sequence[Reported], subject: AdapterReport | SetReport, report: Report
+    kind: str, name: str, found: Sequence[Reported], subject: AdapterReport | SetReport | None, report: Report
 ) -> tuple[bool, list[str]]:
     errors = [item for item in found if item.finding.severity is Severity.ERROR]
     lines = [f'    <testcase classname="{kind}" name="{_text(name)}" time="0">']
@@ -55,8 +63,9 @@ def _case(
         body = "\n\n".join("\n".join(finding_lines(item, report)) for item in errors)
         lines.append(f'      <failure type="{first.rule}" message="{_text(message)}">{_text(body)}</failure>')
     rest = ["\n".join(finding_lines(item, report)) for item in found if item not in errors]
-    verdicts = "\n".join(line.text for line in fold_verdicts(subject.verdicts, report.releases))
-    lines.append(f"      <system-out>{_text(chr(10).join([verdicts, *rest]))}</system-out>")
+    if subject is not None:
+        rest.insert(0, "\n".join(line.text for line in fold_verdicts(subject.verdicts, report.releases)))
+    lines.append(f"      <system-out>{_text(chr(10).join(rest))}</system-out>")
     return bool(errors), [*lines, "    </testcase>"]
 
 
