@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from adapterlint.cli.grouped import CONFIGURED, OTHER, RUNNING, Command, option
+from adapterlint.cli.grouped import CONFIGURED, RUNNING, Command, option
 from adapterlint.cli.options import setting_options, to_settings
 from adapterlint.cli.output import echo, guarded, use_color
 from adapterlint.config.keys import EXTEND, FAIL_ON, KEYS
@@ -27,8 +27,15 @@ EXAMPLES = [
 @setting_options
 @option("--baseline", metavar="FILE", group=CONFIGURED, help="As for check.")
 @option("--fail-on", type=click.Choice(FAIL_ON), group=RUNNING, help="As for check.")
-@option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True, group=OTHER)
-@option("--schema", is_flag=True, group=OTHER, help="Print the JSON schema of the configuration file instead.")
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How they are printed.",
+)
+@option("--schema", is_flag=True, help="Print the JSON schema of the configuration file instead.")
 @guarded
 def command(format_: str, schema: bool, **options: Any) -> None:
     """Every setting that holds for PATHS (by default the working directory), and where its value comes from.

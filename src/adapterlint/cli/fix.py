@@ -111,7 +111,7 @@ class Fix:
         if not writing:
             return self._show(plan)
         if self._options["output"] and not plan.edits:
-            self._report_left(plan, written=False)
+            self._report_left(plan, written=True)
             return EXIT_FINDINGS if plan.left else 0
         return self._write(run, plan)
 

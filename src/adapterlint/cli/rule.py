@@ -41,7 +41,14 @@ EXAMPLES = [
 
 @click.command("rule", cls=Command, examples=EXAMPLES)
 @click.argument("wanted", metavar="[CODE|NAME]", required=False, shell_complete=complete_rules)
-@option("--format", "format_", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+    help="How it is printed.",
+)
 @file_options
 @guarded
 def command(wanted: str | None, format_: str, config: str | None, isolated: bool) -> None:
