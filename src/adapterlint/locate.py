@@ -83,7 +83,7 @@ def _in_text(location: Location) -> Place:
     from adapterlint.config.positions import offset_of  # only for findings about ignores and the baseline
 
     try:
-        with open(os.path.join(location.path, location.file), encoding="utf-8", errors="replace") as file:
+        with open(os.path.join(location.path, location.file), encoding="utf-8-sig", errors="replace") as file:
             text = file.read()
     except OSError:  # it was there a moment ago
         return Place(location)

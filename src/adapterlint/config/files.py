@@ -111,7 +111,7 @@ def _text(path: str) -> str:
     if len(data) > _LARGEST:
         raise ConfigError(f"{path}: too large for a configuration (more than {_LARGEST >> 20} MiB)")
     try:
-        return data.decode("utf-8").replace("\r\n", "\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
 
