@@ -78,6 +78,46 @@ def test_check_imports_nothing_heavy(format_: str, target: str, tmp_path: Path) 
     assert heavy(names) <= at_start()
 
 
+NEEDED_SOMETIMES = {
+    "adapterlint.baseline",
+    "adapterlint.cli.complete",
+    "adapterlint.cli.progress",
+    "adapterlint.cli.statistics",
+    "adapterlint.cli.timing",
+    "adapterlint.cli.watch",
+    "adapterlint.config.errors",
+    "adapterlint.config.files",
+    "adapterlint.config.positions",
+    "adapterlint.config.values",
+    "adapterlint.ignores",
+    "adapterlint.remains",
+    "adapterlint.rules.plugins",
+    "adapterlint.rules.internal",
+    "adapterlint.testing",
+    "difflib",
+    "tomli",
+    "tomllib",
+}
+
+
+def sometimes(directory: Path, *arguments: str) -> set[str]:
+    """What of the modules that only some runs need a check from this directory imports."""
+    names = imported("-c", f"import os; os.chdir({str(directory)!r}){_RUN}", "check", "adapter", *arguments)
+    return {name for name in NEEDED_SOMETIMES if name in names}
+
+
+def test_what_only_some_runs_need_is_not_imported_by_others(tmp_path: Path) -> None:
+    write(Example("fine", lora_config(), llama_tensors()), tmp_path / "adapter")
+    (tmp_path / ".git").mkdir()
+    assert sometimes(tmp_path) == set()
+    (tmp_path / "pyproject.toml").write_text("[project]\ndependencies = ['adapterlint==0.1.0']\n")
+    assert sometimes(tmp_path) == set()
+    toml, reader = {"tomllib", "tomli"}, {f"adapterlint.config.{name}" for name in ("errors", "files", "values")}
+    (tmp_path / "adapterlint.toml").write_text("fail-on = 'never'\n")
+    assert sometimes(tmp_path) - toml - {"adapterlint.config.positions"} == {*reader, "adapterlint.ignores"}
+    assert "adapterlint.cli.statistics" in sometimes(tmp_path, "--isolated", "--statistics")
+
+
 @pytest.mark.parametrize("command", [("--help",), ("--version",), ("show",), ("rule", "AL207")])
 def test_other_commands_import_nothing_heavy(command: tuple[str, ...], tmp_path: Path) -> None:
     if command == ("show",):

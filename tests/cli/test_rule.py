@@ -100,3 +100,26 @@ def test_unknown_rule() -> None:
     assert run("rule", "\x1b[31m").stderr.rstrip("\n").isprintable()
     assert run("rule", "al207").exit_code == 0
     assert run("rule", "").exit_code == 2
+
+
+def test_markdown(everything: dict[str, Any]) -> None:
+    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark")
+    for code, item in everything.items():
+        text = run("rule", code, "--format", "markdown").stdout
+        tokens = markdown.parse(text)
+        headings = [tokens[n + 1].content for n, token in enumerate(tokens) if token.type == "heading_open"]
+        sections = list(item["sections"])
+        assert headings[: 1 + len(sections)] == [f"{code} {item['name']}", *sections]
+        blocks = [token.content for token in tokens if token.type == "fence"]
+        for shown in item["invalid"]:  # the examples were run: what is reported of them stands there
+            for finding in shown["findings"]:
+                assert any(f"[{code}]" in block and finding["message"][:40] in block for block in blocks), code
+        assert tempfile.gettempdir() + "/adapterlint-" not in text
+
+
+def test_markdown_of_all_rules(everything: dict[str, Any]) -> None:
+    rows = run("rule", "--format", "markdown").stdout.splitlines()
+    assert rows[0].startswith("| code | name |") and len(rows) == 2 + len(everything)
+    for row, (code, item) in zip(rows[2:], everything.items(), strict=True):
+        assert row.startswith(f"| {code} | [{item['name']}]({item['url']}) |")
+        assert row.count("|") - row.count("\\|") == 6

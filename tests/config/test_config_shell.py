@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from config_util import adapters, shell
@@ -141,3 +142,21 @@ def test_two_runs_write_the_same(project: Path) -> None:
     for ending in ("sarif", "txt"):
         first, second = ((project / f"{name}.{ending}").read_text() for name in "ab")
         assert first == second and "AL901" in first
+
+
+def test_every_report_tells_of_the_configuration(project: Path) -> None:
+    (project / "adapterlint.toml").write_text("\n[[ignores]]\nrule = 'AL105'\nreason = 'nothing & <nobody>'\n")
+    formats = ("full", "concise", "json", "jsonl", "sarif", "github", "gitlab", "junit", "markdown", "html", "rdjson")
+    files = " ".join(f"-o {name}=out.{name}" for name in formats)
+    assert shell(f"adapterlint check adapters {files} --quiet", project).returncode == 1
+    for name in formats:
+        text = (project / f"out.{name}").read_text()
+        assert "AL901" in text and "adapterlint.toml" in text, name
+    junit = ElementTree.parse(project / "out.junit").getroot()
+    cases = [case for case in junit.iter("testcase") if case.get("classname") == "adapterlint.settings"]
+    assert [case.get("name") for case in cases] == ["configuration"] and int(junit.get("tests", 0)) == 5
+    assert "nothing & <nobody>" in (cases[0].findtext("system-out") or "")
+    results = json.loads((project / "out.sarif").read_text())["runs"][0]["results"]
+    result = next(item for item in results if item["ruleId"] == "AL901")
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "adapterlint.toml" and place["region"]["startLine"] == 2
