@@ -562,7 +562,11 @@ def test_both_ways_agree_on_texts_with_small_faults() -> None:
         text = draw.choice((plain, plain.replace("z},", "z"), plain[:1] + plain[34:]))
         for _ in range(draw.randint(1, 2)):
             at = draw.randrange(len(text))
-            text = text[:at] + draw.choice(("", *'{}[],:"\\0123-x u'))[:1] + text[at + draw.randint(0, 1) :]
+            text = (
+                text[:at]
+                + draw.choice(("", *'{}[],:"\\0123-+_.ex u\t\x00\u0663'))[:1]
+                + text[at + draw.randint(0, 1) :]
+            )
         quick = parse_ordinary(text)
         if quick is not None:
             taken += 1

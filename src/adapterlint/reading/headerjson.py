@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property
-from itertools import chain, repeat
+from functools import cached_property, lru_cache, reduce
+from itertools import accumulate, repeat
 from json import JSONDecoder
+from math import prod
+from operator import or_
 from typing import NamedTuple
 
 from .problems import Problem
@@ -49,14 +51,15 @@ METADATA_KEY = "__metadata__"
 
 
 _OPENING = f'{{"{METADATA_KEY}":{{'
-_NUMBER = "(0|[1-9][0-9]{0,18})"  # below 2**64, whatever the digits
-_ENTRY = re.compile(
-    r'"([^"\\}\x00-\x1f]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[([0-9,]*)\],'
-    rf'"data_offsets":\[{_NUMBER},{_NUMBER}\]\}}'
-)
-_ENTRY_BYTES = len('"":{"dtype":"","shape":[],"data_offsets":[,]}')
-_SHAPE = re.compile(f"(?:{_NUMBER}(?:,{_NUMBER})*)?")
+_NUMBER = "(?:0|[1-9][0-9]{0,18})"  # below 2**64, whatever the digits
+_SHAPE = re.compile(rf":\[((?:{_NUMBER}(?:,{_NUMBER})*)?)\],")
+_ODD = re.compile(r"[\\\x00-\x1f]")
+_PIECES = 10  # of one entry, between quotation marks
 _MOST_SHAPES = 1 << 14
+_MOST_TEXT = 1 << 17
+# A complex number needs the alignment of its parts only; below a byte there is nothing to align.
+ALIGN_MASK = {dtype: (4 if dtype == "C64" else max(bits // 8, 1)) - 1 for dtype, bits in DTYPE_BITS.items()}
+"""By dtype, the bits that are zero in the address of an aligned element."""
 
 
 class TensorEntry(NamedTuple):
@@ -87,11 +90,32 @@ class Columns(NamedTuple):
     ends: tuple[int, ...]
 
 
+class Run(NamedTuple):
+    """How tensors lie that lie one after another, as they are listed, whole: in nearly all files they do.
+
+    Attributes:
+        end: where the last one ends, relative to the data section.
+        mask: the bits that have to be zero in the start of the data section for all to be aligned; None if that would
+            not do.
+    """
+
+    end: int
+    mask: int | None
+
+
 class Entries(Mapping[str, TensorEntry]):
-    """Tensors by name, made from columns when one is asked for: of most files only the columns are ever looked at."""
+    """Tensors by name, made from columns when one is asked for: of most files only the columns are ever looked at.
+
+    Files with the same tensors may share one object.
+    """
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
+
+    @cached_property
+    def run(self) -> Run | None:
+        """How the tensors lie; None if not one after another, or if there are none."""
+        return run_of(self.columns)
 
     @cached_property
     def _entries(self) -> dict[str, TensorEntry]:
@@ -121,6 +145,29 @@ def columns_of(tensors: Mapping[str, TensorEntry]) -> Columns:
     return Columns(*zip(*tensors.values(), strict=True)) if tensors else Columns((), (), (), (), ())
 
 
+def run_of(columns: Columns) -> Run | None:
+    """How tensors lie, if one after another."""
+    _, dtypes, shapes, begins, ends = columns
+    if not ends or begins[0] or begins[1:] != ends[:-1]:
+        return None
+    found = set(dtypes)
+    if len(found) == 1:
+        known = {shape: _bytes(dtypes[0], shape) for shape in set(shapes)}
+        sizes = tuple(map(known.__getitem__, shapes))
+    else:
+        sizes = tuple(map(_bytes, dtypes, shapes))
+    if 0 in sizes or tuple(accumulate(sizes)) != ends:
+        return None
+    mask = reduce(or_, (ALIGN_MASK[dtype] for dtype in found))
+    return Run(ends[-1], None if any(size & mask for size in set(sizes)) else mask)
+
+
+def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Size of a tensor; 0 also for one that is not a whole number of bytes, or whose bits 64 bits cannot count."""
+    bits = prod(shape) * DTYPE_BITS[dtype]
+    return 0 if bits > U64_MAX or bits & 7 else bits >> 3
+
+
 class Parsed(NamedTuple):
     """What the JSON of a header holds.
 
@@ -138,8 +185,8 @@ class Parsed(NamedTuple):
 def parse_ordinary(text: str) -> Parsed | None:
     """Parse a header as the library writes it: without white space and escapes, and the metadata first.
 
-    None for any other, which proves nothing against it. A regular expression gives the columns at once that a JSON
-    parser gives as thousands of objects.
+    None for any other, which proves nothing against it. Cut at its quotation marks such a text falls into pieces of
+    which every tenth is of one kind, so that the columns are slices of it; a JSON parser makes thousands of objects.
     """
     metadata: dict[str, str] = {}
     start = 1
@@ -148,8 +195,8 @@ def parse_ordinary(text: str) -> Parsed | None:
             metadata, start = _metadata(text)
         elif not text.startswith("{"):
             return None
-        return Parsed(_tensors(text, start), metadata, ())
-    except (ValueError, RecursionError):
+        return Parsed(_tensors(text[start - 1 : start], text[start:].rstrip(" ")), metadata, ())
+    except (ValueError, KeyError, RecursionError):
         return None
 
 
@@ -168,43 +215,81 @@ def _metadata(text: str) -> tuple[dict[str, str], int]:
     return metadata, end + (text[end] == ",")
 
 
-def _tensors(text: str, start: int) -> Entries:
-    """The tensors from an offset to the end of the text. Raises ValueError if something is out of the ordinary."""
-    rows = _ENTRY.findall(text, start)
-    stripped = text.rstrip(" ")
-    if not rows:
-        if stripped[start:] == "}" and stripped[start - 1] != ",":
-            return Entries(columns_of({}))
-        raise ValueError
-    # Between the entries stands one comma each, behind them a brace, and nothing else.
-    length = len("".join(chain.from_iterable(rows))) + len(rows) * (_ENTRY_BYTES + 1)
-    whole = len(stripped) - start == length and stripped.endswith("}}")
-    if not whole or text.count('},"', start) != len(rows) - 1:
-        raise ValueError
-    names, dtypes, shapes, begins, ends = zip(*rows, strict=True)
-    if not DTYPE_BITS.keys() >= set(dtypes):
-        raise ValueError
-    known = set(names)
-    if len(known) != len(names) or METADATA_KEY in known:
-        raise ValueError
-    dtypes = tuple(map(_DTYPES.__getitem__, dtypes))  # the same few objects for all
-    stops = tuple(map(int, ends))
-    if begins[0] == "0" and begins[1:] == ends[:-1]:  # one behind the other, as the library writes them
-        return Entries(Columns(names, dtypes, _numbers(shapes), (0, *stops[:-1]), stops))
-    return Entries(Columns(names, dtypes, _numbers(shapes), tuple(map(int, begins)), stops))
+def _tensors(before: str, text: str) -> Entries:
+    """The tensors from the end of a header, behind a character. Raises ValueError if something is unusual."""
+    if text == "}" and before != ",":
+        return Entries(columns_of({}))
+    return _shared(text) if len(text) <= _MOST_TEXT else Entries(_columns(text))
 
 
-def _numbers(shapes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """Shapes from their texts; few of them differ."""
-    if len(_SHAPES) > _MOST_SHAPES:
-        _SHAPES.clear()
-    for text in set(shapes) - _SHAPES.keys():
-        if not _SHAPE.fullmatch(text):
+@lru_cache(maxsize=256)
+def _shared(text: str) -> Entries:
+    return Entries(_columns(text))
+
+
+def _columns(text: str) -> Columns:
+    """The columns of ``"name":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},...}}``, names without escapes."""
+    pieces = text.split('"')
+    count = len(pieces) // _PIECES
+    usual = (
+        len(pieces) == count * _PIECES + 1
+        and not pieces[0]
+        and pieces[2::_PIECES].count(":{") == count
+        and pieces[3::_PIECES].count("dtype") == count
+        and pieces[4::_PIECES].count(":") == count
+        and pieces[6::_PIECES].count(",") == count
+        and pieces[7::_PIECES].count("shape") == count
+        and pieces[9::_PIECES].count("data_offsets") == count
+    )
+    if not usual or not count:
+        raise ValueError
+    names = _plain(tuple(pieces[1::_PIECES]))
+    begins, ends = _offsets("".join(pieces[10::_PIECES]), count)
+    return Columns(names, _dtypes(pieces[5::_PIECES]), _shapes(pieces[8::_PIECES]), begins, ends)
+
+
+@lru_cache(maxsize=64)
+def _plain(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if there is nothing odd about them; the same object for all files with the same."""
+    if len(set(names)) != len(names) or METADATA_KEY in names or _ODD.search("".join(names)):
+        raise ValueError
+    return names
+
+
+def _offsets(text: str, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Begins and ends from ``:[0,24]},:[24,25]}}``."""
+    if text.encode().translate(None, b"0123456789") != b":[,]}," * (count - 1) + b":[,]}}":
+        raise ValueError
+    numbers = _DECODER.decode(f"[{text[2:-3].replace(']},:[', ',')}]")  # which takes no zero in front
+    if max(numbers) > U64_MAX:
+        raise ValueError
+    begins, ends = tuple(numbers[::2]), tuple(numbers[1::2])
+    if not begins[0] and begins[1:] == ends[:-1]:
+        begins = (0, *ends[:-1])  # the same objects
+    return begins, ends
+
+
+def _dtypes(texts: list[str]) -> tuple[str, ...]:
+    if texts.count(texts[0]) == len(texts):
+        return (_DTYPES[texts[0]],) * len(texts)
+    return tuple(map(_DTYPES.__getitem__, texts))
+
+
+def _shapes(texts: list[str]) -> tuple[tuple[int, ...], ...]:
+    """Shapes from texts such as ``:[2,3],``; few of them differ."""
+    try:
+        return tuple(map(_SHAPES.__getitem__, texts))
+    except KeyError:
+        if len(_SHAPES) > _MOST_SHAPES:
+            _SHAPES.clear()
+    for text in set(texts):
+        found = _SHAPE.fullmatch(text)
+        if found is None:
             raise ValueError
-        _SHAPES[text] = tuple(map(int, text.split(","))) if text else ()
-    return tuple(map(_SHAPES.__getitem__, shapes))
+        _SHAPES[text] = tuple(map(int, found[1].split(","))) if found[1] else ()
+    return tuple(map(_SHAPES.__getitem__, texts))
 
 
-_DTYPES = {dtype: dtype for dtype in DTYPE_BITS}
+_DTYPES = {dtype: dtype for dtype in DTYPE_BITS}  # the same few objects for all
 _DECODER = JSONDecoder()
 _SHAPES: dict[str, tuple[int, ...]] = {}

@@ -54,13 +54,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from functools import reduce
 from math import prod
-from operator import itemgetter, or_, sub
+from operator import itemgetter
 from typing import NamedTuple
 
+from .headerjson import ALIGN_MASK, LIBRARY, U64_MAX, Entries, Parsed, parse_ordinary, run_of
 from .headerjson import DTYPE_BITS as DTYPE_BITS
-from .headerjson import LIBRARY, U64_MAX, Parsed, parse_ordinary
 from .headerjson import TensorEntry as TensorEntry
 from .headerjson import columns_of as columns_of
 from .problems import Problem
@@ -73,8 +72,6 @@ _TOO_LARGE = LIBRARY + "header too large"
 _PARTIAL_BYTE = (
     "The slice is slicing for subbytes dtypes, and the slice does not end up at a byte boundary, this is invalid."
 )
-# A complex number needs the alignment of its parts only; below a byte there is nothing to align.
-_ALIGN_MASK = {dtype: (4 if dtype == "C64" else max(bits // 8, 1)) - 1 for dtype, bits in DTYPE_BITS.items()}
 _by_range = itemgetter(3, 4)
 
 
@@ -247,7 +244,7 @@ def _check_layout(parsed: Parsed, data_start: int, file_bytes: int) -> tuple[Pro
             return (_overflow(entry),)
         if end - begin != bits >> 3 or bits & 7:
             return (_bad_size(entry, bits, data_start),)
-        if (data_start + begin) & _ALIGN_MASK[dtype] and bits:
+        if (data_start + begin) & ALIGN_MASK[dtype] and bits:
             misaligned.append(entry)
         position = end
     notes = (_misaligned(misaligned, data_start),) if misaligned else ()
@@ -257,18 +254,8 @@ def _check_layout(parsed: Parsed, data_start: int, file_bytes: int) -> tuple[Pro
 
 def _in_order(tensors: Mapping[str, TensorEntry], data_start: int, file_bytes: int) -> bool:
     """Whether the tensors lie one after another as they are listed, whole and aligned: nearly all files are so."""
-    if not tensors:
-        return False
-    _, dtypes, shapes, begins, ends = columns_of(tensors)
-    if begins[0] or begins[1:] != ends[:-1] or data_start + ends[-1] != file_bytes:
-        return False
-    kinds = list(zip(dtypes, shapes, strict=True))
-    sizes = {kind: prod(kind[1]) * DTYPE_BITS[kind[0]] for kind in set(kinds)}
-    if any(not 0 < bits <= U64_MAX or bits & 7 for bits in sizes.values()):
-        return False
-    strictest = max(_ALIGN_MASK[dtype] for dtype in set(dtypes))
-    starts = reduce(or_, begins, data_start)
-    return not starts & strictest and list(map(sub, ends, begins)) == [sizes[kind] >> 3 for kind in kinds]
+    run = tensors.run if isinstance(tensors, Entries) else run_of(columns_of(tensors))
+    return run is not None and run.mask is not None and not data_start & run.mask and data_start + run.end == file_bytes
 
 
 def _overflows(shape: tuple[int, ...]) -> bool:
