@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 
-from adapterlint import checking, run, sets
+from adapterlint import checking, run, sets, sharing
 from adapterlint.model.subject import SetSubject
 from adapterlint.reporters import json as json_reporter
-from adapterlint.rules.examples import bert_config, bert_tensors, safetensors_bytes
+from adapterlint.rules.examples import bert_config, bert_tensors, llama_tensors, lora_config, safetensors_bytes
 from adapterlint.run import Request, check, check_set, examine
 
 HEAD = {"base_model.model.classifier.weight": ("F32", (3, 32)), "base_model.model.classifier.bias": ("F32", (3,))}
@@ -62,18 +64,79 @@ def test_further_processes_say_the_same(many: Path, monkeypatch: pytest.MonkeyPa
     assert report(many) == alone and used
 
 
-def test_a_killed_process_is_no_loss(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("after", [0, 12])
+def test_a_killed_process_is_no_loss(many: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Neither before it has sent anything, nor with some of its results sent."""
     alone, parent = report(many), os.getpid()
-    original = checking._check_one
+    original, asked = checking._check_one, 0
 
     def dies(*arguments: object) -> object:
+        nonlocal asked
         if os.getpid() != parent:
-            os._exit(9)
+            asked += 1
+            if asked > after:
+                os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            time.sleep(0.002)  # so that the other one has its turn
         return original(*arguments)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(checking, "ENOUGH", 10)
+    monkeypatch.setattr(checking, "_CHUNK", 2)
+    monkeypatch.setattr(sharing, "_BATCH", 2)
     monkeypatch.setattr(checking, "_processes", lambda adapters: 2)
     monkeypatch.setattr(checking, "_check_one", dies)
     assert report(many) == alone
+    assert asked == 0  # in this process
+
+
+def test_an_error_reaches_the_caller_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    fork = os.fork
+
+    def spy() -> int:
+        started.append(fork())
+        return started[-1]
+
+    def fails(number: int) -> int:
+        time.sleep(0.01)
+        if number == 7:
+            raise ValueError("seven")
+        return number
+
+    monkeypatch.setattr(os, "fork", spy)
+    with pytest.raises(ValueError, match="seven"):
+        sharing.share(list(range(20)), fails, lambda item: item, 3)
+    assert len(started) == 2
+    for process in started:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(process, os.WNOHANG)
+
+
+def test_results_come_in_order_and_the_work_is_shared() -> None:
+    def work(number: int) -> tuple[int, int]:
+        time.sleep(0.005)
+        return number, os.getpid()
+
+    found = sharing.share(list(range(40)), work, lambda item: item, 3)
+    assert [number for number, _ in found] == list(range(40))
+    assert len({process for _, process in found}) == 3
+    assert len(sharing.chunks(range(2_000_000), 50)[0]) == 1954  # few enough for a pipe
+
+
+def test_members_from_other_processes_share_their_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Path(__file__).parents[1] / "fixtures" / "base" / "llama"
+    for number in range(30):
+        config = lora_config(base_model_name_or_path=str(base), r=2 + number % 2)
+        write(tmp_path / f"adapter-{number:02}", config, dict(llama_tensors()))
+    request = Request([str(tmp_path)], payload="none")
+    alone = examine(request)
+    monkeypatch.setattr(checking, "_CHUNK", 3)
+    monkeypatch.setattr(checking, "_processes", lambda adapters: 3)
+    shared = examine(request)
+    assert len({id(checked.subject.base) for checked in shared.adapters}) == 1
+    assert shared.sets[0].subject.base is not None
+    assert [item.findings for item in shared.adapters] == [item.findings for item in alone.adapters]
+    assert shared.sets[0].findings == alone.sets[0].findings
 
 
 @pytest.fixture

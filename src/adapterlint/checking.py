@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
 
 from adapterlint import assemble
 from adapterlint.discover import Found
@@ -42,7 +41,14 @@ class Checked:
 
     subject: Subject
     findings: list[Finding] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    unable: Sequence[tuple[str, str]] = ()
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The rules that could not look, and what each lacked."""
+        path = self.subject.adapter.path
+        found = [Skipped(code, path, lack) for code, lack in self.unable]
+        return [*found, Skipped("AL301", path, "payload")] if self.subject.payload.partial else found
 
 
 class Bases:
@@ -96,9 +102,8 @@ def check_adapter(subject: Subject, errors: list[str] | None = None) -> Checked:
 
 
 def _run_rules(subject: Subject, rules: tuple[Rule, ...], errors: list[str]) -> Checked:
-    checked = Checked(subject)
     able, unable = _split(rules, tuple(_lacking(subject).items()))
-    checked.skipped += [Skipped(code, subject.adapter.path, lack) for code, lack in unable]
+    checked = Checked(subject, unable=unable)
     for rule in able:
         try:
             checked.findings.extend(rule.check(subject))
@@ -106,8 +111,6 @@ def _run_rules(subject: Subject, rules: tuple[Rule, ...], errors: list[str]) -> 
             errors.append(trace())
             checked.findings.append(crash(rule, subject.at_directory()))
     subject.payload.release()
-    if subject.payload.partial:
-        checked.skipped.append(Skipped("AL301", subject.adapter.path, "payload"))
     return checked
 
 
@@ -157,13 +160,6 @@ def crash(rule: Rule | SetRule, location: Location, adapters: tuple[str, ...] = 
 # -- many --------------------------------------------------------------------------------------------------------
 
 
-class _Result(NamedTuple):
-    """What a process sends back of one adapter; its base goes by path, since sets need one object."""
-
-    checked: Checked
-    base: str | None
-
-
 def check_adapters(
     found: Sequence[Found],
     bases: Bases,
@@ -181,11 +177,9 @@ def check_adapters(
         progress: is told how far it is.
     """
     processes = _processes(len(found))
-    if processes > 1:
-        checked = _in_processes(found, bases, payload, errors, processes, progress)
-        if checked is not None:
-            return checked
     with uncollected():
+        if processes > 1:
+            return _in_processes(found, bases, payload, errors, processes, progress)
         return list(_one_by_one(found, bases, payload, errors, progress))
 
 
@@ -224,9 +218,17 @@ def uncollected() -> Iterator[None]:
 
 def _processes(adapters: int) -> int:
     """How many processes are worth their start; 1 where they cannot share this one's memory."""
-    if adapters < ENOUGH or not hasattr(os, "fork") or not hasattr(os, "sched_getaffinity"):
+    if adapters < ENOUGH:
+        return 1
+    from adapterlint import sharing  # which most runs do not need
+
+    if not sharing.able():
         return 1
     return min(len(os.sched_getaffinity(0)), _MOST_PROCESSES, adapters // _CHUNK)
+
+
+_Part = tuple[list[Checked], list[str | None], list[str]]
+"""Adapters, the paths of their bases where those are not with them, and the tracebacks of rules that crashed."""
 
 
 def _in_processes(
@@ -236,50 +238,37 @@ def _in_processes(
     errors: list[str],
     processes: int,
     progress: Progress | None,
-) -> list[Checked] | None:
-    """The same in several processes; None if one of them was killed."""
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
+) -> list[Checked]:
+    """The same in several processes."""
+    from adapterlint import sharing
+
+    parts = sharing.chunks(found, _CHUNK)
+
+    def work(items: Sequence[Found]) -> _Part:
+        traces: list[str] = []
+        return [_check_one(item, bases, payload, traces) for item in items], [], traces
+
+    def begun(number: int) -> None:
+        if progress is not None:
+            progress(sum(map(len, parts[:number])), len(found))
 
     adapter_rules()  # imported before the fork, once for all
-    chunks = [found[start : start + _CHUNK] for start in range(0, len(found), _CHUNK)]
-    checked = []
-    try:
-        with (
-            uncollected(),
-            ProcessPoolExecutor(processes, get_context("fork"), _start_process, (bases, payload)) as pool,
-        ):
-            for results, traces in pool.map(_check_chunk, chunks):
-                errors += traces
-                for result in results:
-                    if result.base is not None:
-                        base = bases.at(result.base)
-                        result.checked.subject = replace(result.checked.subject, base=base)
-                    checked.append(result.checked)
-                if progress is not None:
-                    progress(len(checked), len(found))
-    except (BrokenProcessPool, OSError):
-        return None
-    return checked
+    everything = []
+    for checked, paths, traces in sharing.share(parts, work, _packed, processes, begun):
+        for item, path in zip(checked, paths, strict=False):
+            if path is not None:
+                item.subject = replace(item.subject, base=bases.at(path))
+        everything += checked
+        errors += traces
+    if progress is not None:
+        progress(len(found), len(found))
+    return everything
 
 
-_task: tuple[Bases, assemble.PayloadDepth]
-
-
-def _start_process(bases: Bases, payload: assemble.PayloadDepth) -> None:
-    global _task
-    _task = bases, payload
-    gc.disable()
-
-
-def _check_chunk(found: Sequence[Found]) -> tuple[list[_Result], list[str]]:
-    bases, payload = _task
-    errors: list[str] = []
-    results = []
-    for item in found:
-        checked = _check_one(item, bases, payload, errors)
-        base = checked.subject.base
-        checked.subject = replace(checked.subject, base=None)
-        results.append(_Result(checked, base.path if base is not None else None))
-    return results, errors
+def _packed(part: _Part) -> _Part:
+    """A part that can be sent: bases go by path, since sets need one object."""
+    checked, _, traces = part
+    bases = [item.subject.base for item in checked]
+    for item in checked:
+        item.subject = replace(item.subject, base=None)
+    return checked, [base.path if base is not None else None for base in bases], traces

@@ -10,6 +10,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapterlint.report import Report
 from adapterlint.reporters import concise, full, github
@@ -35,6 +37,17 @@ def report_on(example: AnyExample, root: Path, *targets: str) -> Report:
     paths, base = write_any(example, root)
     grouping = "one" if isinstance(example, SetExample) else "none"
     return check(Request([str(path) for path in paths], targets, str(base) if base else None, grouping))  # type: ignore[arg-type]
+
+
+_PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@given(_PLAIN)
+def test_it_is_laid_out_as_json_does_it(value: Any) -> None:
+    assert reporter.pretty(value) == json.dumps(value, indent=2)
 
 
 def test_the_schema_is_one_and_closed() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
-from adapterlint.model.keys import PAIR_KINDS, Key, Kind
+from adapterlint.model.keys import Key, Kind
 from adapterlint.model.keytable import KeyTable, ModuleTensors, key_table
 from adapterlint.model.tensor import Tensor, TensorTable
 
@@ -160,8 +161,10 @@ class Adapter:
     @cached_property
     def ranks(self) -> frozenset[int | None]:
         """The ranks that LoRA matrices are stored with; None stands for what is no matrix."""
-        kinds = set(zip(self.table.kinds, self._columns[1], strict=True))
-        return frozenset(stored_rank(kind, shape) for kind, shape in kinds if kind in PAIR_KINDS)
+        shapes = self._columns[1]
+        return frozenset(
+            stored_rank(kind, shape) for kind, mask in self.table.masks.items() for shape in set(compress(shapes, mask))
+        )
 
     @cached_property
     def targeting(self) -> str:

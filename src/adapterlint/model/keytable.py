@@ -44,9 +44,9 @@ class KeyTable:
     keys: tuple[Key, ...]
 
     @cached_property
-    def kinds(self) -> tuple[Kind, ...]:
-        """What each tensor is for, in file order."""
-        return tuple(key.kind for key in self.keys)
+    def masks(self) -> dict[Kind, tuple[bool, ...]]:
+        """For each kind of LoRA matrix that occurs, whether a tensor is of it, in file order."""
+        return {kind: tuple(key.kind is kind for key in self.keys) for kind in PAIR_KINDS & self.by_kind.keys()}
 
     @cached_property
     def by_kind(self) -> dict[Kind, tuple[Key, ...]]:

@@ -157,25 +157,34 @@ def read_text(data: bytes) -> Document:
     bom = text.startswith(BOM)
     text = text.removeprefix(BOM)
     start = (_bom_problem(),) if bom else ()
-    # PEFT passes no hooks, but they decide nothing: they only tell whether a second look is worth its time.
-    odd: list[str] = []
-
-    def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(members)
-        if len(made) != len(members):
-            odd.append("duplicate")
-        return made
-
-    def constant(literal: str) -> float:
-        odd.append(literal)
-        return float(literal)
-
+    odd = False
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        try:
+            value = _DECODER.decode(text)
+        except _OddError:
+            value, odd = json.loads(text), True
     except (ValueError, RecursionError) as error:
         return Document(text, bom, problems=(*start, _failure(text, error)), readable=False)
     document = Document(text, bom, value, start)
     return Document(text, bom, value, start + tuple(_oddities(document))) if odd else document
+
+
+class _OddError(Exception):
+    """Something that ``json`` passes over: then a second look is worth its time."""
+
+
+def _pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(members)
+    if len(made) != len(members):
+        raise _OddError
+    return made
+
+
+def _constant(literal: str) -> float:
+    raise _OddError(literal)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 
 def _bom_problem() -> Problem:

@@ -10,10 +10,28 @@ from adapterlint.report import AdapterReport, Place, Report, Reported, SetReport
 
 VERSION = 1
 
+_quoted = json.encoder.encode_basestring_ascii
+_encode = json.JSONEncoder().encode
+
 
 def render(report: Report, color: bool = False) -> str:
     """The report as JSON text in ASCII, so that no name can act on a terminal or fail to be encoded; never coloured."""
-    return json.dumps(as_dict(report), indent=2)
+    return pretty(as_dict(report))
+
+
+def pretty(value: Any, margin: str = "\n") -> str:
+    """``json.dumps(value, indent=2)`` for plain data with texts for keys, which goes through Python generators."""
+    if isinstance(value, dict) and value:
+        inner = margin + "  "
+        members = [
+            f"{inner}{_quoted(key)}: {_quoted(item) if isinstance(item, str) else pretty(item, inner)}"
+            for key, item in value.items()
+        ]
+        return f"{{{','.join(members)}{margin}}}"
+    if isinstance(value, list) and value:
+        inner = margin + "  "
+        return f"[{','.join([inner + pretty(item, inner) for item in value])}{margin}]"
+    return "null" if value is None else _encode(value)
 
 
 def as_dict(report: Report) -> dict[str, Any]:

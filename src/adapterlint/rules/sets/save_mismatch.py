@@ -265,7 +265,11 @@ def _may_clash(subject: SetSubject) -> bool:
     modules.update(key.full_name for member in subject.members for key in member.adapter.full_keys)
     names = dict.fromkeys(member.adapter.name for member in subject.members)
     text, listed = " ".join((*modules, *_PARTS)), "\0".join(names)
-    return any(name in text or listed.count(name) > 1 for name in names)
+    starts = {start: start in text for start in {name[:4] for name in names}}  # those of many names are few
+    longest = max(map(len, names))
+    return any(
+        (starts[name[:4]] and name in text) or (len(name) < longest and listed.count(name) > 1) for name in names
+    )
 
 
 def _effect(targets: str, held: list[_Held], lost: set[str], name: str) -> Effect:

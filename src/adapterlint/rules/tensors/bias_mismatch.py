@@ -88,11 +88,8 @@ class BiasMismatch(Rule):
                 effects=(wrong(),),
                 fix=Fix("Set lora_bias to true (PEFT 0.14 or newer)", Safety.SAFE, (SetConfig("/lora_bias", True),)),
             )
-        bare = [
-            module
-            for module, entry in subject.covered.items()
-            if flag and entry.b and Kind.LORA_BIAS not in entry.by_kind
-        ]
+        covered = subject.covered.items() if flag else ()
+        bare = [module for module, entry in covered if entry.b and Kind.LORA_BIAS not in entry.by_kind]
         if bare and not subject.adapter.get("modules_to_save"):
             yield self.finding(
                 f"lora_bias is set but {len(bare)} modules have no lora_B.bias: {first_names(bare)}",

@@ -150,27 +150,25 @@ def _absent_in_base(subject: Subject) -> list[str]:
 
 def _gaps(subject: Subject) -> list[str]:
     """Without a base: layer numbers between the first and the last that every target leaves out."""
-    layers = _series(subject.adapter.table)
-    found = []
-    for series, present in layers.items():
-        if series.count("#") != 1:
-            continue
-        for index in sorted(set(range(min(present), max(present))) - present):
-            module = series.replace("#", str(index))
-            if subject.selection(module) and not any(index in other for other in layers.values()):
-                found.append(module)
-    return found
+    return [module for module in _skipped(subject.adapter.table) if subject.selection(module)]
 
 
 @lru_cache(maxsize=64)
-def _series(table: KeyTable) -> dict[str, set[int]]:
-    """The layer numbers of modules that differ in them alone."""
+def _skipped(table: KeyTable) -> tuple[str, ...]:
+    """The modules that would fill the gaps between layer numbers of modules that differ in those alone."""
     layers: dict[str, set[int]] = {}
     for module in table.modules:
         index = peft.layer_index(module)
         if index is not None:
             layers.setdefault(pattern(module), set()).add(index)
-    return layers
+    everywhere = set().union(*layers.values())
+    return tuple(
+        series.replace("#", str(index))
+        for series, present in layers.items()
+        if series.count("#") == 1
+        for index in range(min(present), max(present))
+        if index not in everywhere
+    )
 
 
 def _layers(*numbers: int) -> dict[str, tuple[str, tuple[int, ...]]]:
