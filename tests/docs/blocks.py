@@ -3,6 +3,7 @@
 A ``console`` block with ``$ `` prompts shows commands and what they print. One without prompts is a list of commands, each
 of which must run on its own, with or without findings. A ``python`` block is run; a ``text`` block right after it is what it
 prints. ``...`` stands for anything. A block under ``<!-- not run: REASON -->`` is not run.
+A block under ``<!-- file: NAME -->`` is what the file of that name holds from there on.
 """
 
 from __future__ import annotations
@@ -22,31 +23,35 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
-    r"(?:<!-- not run: *(?P<reason>[^>]*?) *-->\n\n?)?^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```$",
+    r"(?:<!-- (?:not run: *(?P<reason>[^>]*?)|file: *(?P<file>\S+)) *-->\n\n?)?^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```$",
     re.DOTALL | re.MULTILINE,
 )
 NEEDS_PEFT = re.compile(r"^\$? ?adapterlint verify |^(?:import|from) (?:peft|torch|transformers)\b", re.M)
 
 
 class Block(NamedTuple):
-    """A fenced block; ``reason`` says why it is not run, and is empty for one that is."""
+    """A fenced block; ``reason`` says why it is not run, and ``file`` is the file that holds it."""
 
     language: str
     text: str
     line: int
     reason: str | None
+    file: str | None
 
 
 def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text()
     for match in FENCE.finditer(text):
-        yield Block(
-            match["language"], textwrap.dedent(match["text"]), text[: match.start()].count("\n") + 1, match["reason"]
-        )
+        line = text[: match.start()].count("\n") + 1
+        yield Block(match["language"], textwrap.dedent(match["text"]), line, match["reason"], match["file"])
 
 
 def runnable(page: Path) -> list[Block]:
-    return [block for block in blocks(page) if block.language in ("console", "python") and block.reason is None]
+    return [
+        block
+        for block in blocks(page)
+        if block.file or (block.language in ("console", "python") and block.reason is None)
+    ]
 
 
 def outputs(page: Path) -> dict[int, str]:

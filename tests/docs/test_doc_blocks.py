@@ -30,7 +30,9 @@ def test_blocks_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
     where = scratch(tmp_path / "session")
     printed = outputs(page)
     for number, block in enumerate(todo):
-        if block.language == "python":
+        if block.file:
+            (where / block.file).write_text(block.text)
+        elif block.language == "python":
             _python(block, where, printed.get(block.line))
         elif block.text.startswith("$ "):
             for command, wanted in session(block.text):

@@ -11,9 +11,9 @@ import click
 from adapterlint.cli.grouped import CONFIGURED, RUNNING, Command, option
 from adapterlint.cli.options import setting_options, to_settings
 from adapterlint.cli.output import echo, guarded, use_color
-from adapterlint.config.keys import EXTEND, FAIL_ON, KEYS
+from adapterlint.config.keys import EXTEND, FAIL_ON, KEYS, Key
 from adapterlint.config.settings import Settings
-from adapterlint.ignores import Ignore, PathIgnore, Pattern
+from adapterlint.ignores import Ignore, Pattern
 from adapterlint.reporters.text import paint, printable
 
 EXAMPLES = [
@@ -62,7 +62,7 @@ def as_dict(settings: Settings) -> dict[str, Any]:
     for key in KEYS:
         if key.name != EXTEND:
             setting = settings.setting(key.name)
-            values[key.name] = {"value": plain(setting.value), "origins": list(setting.origins)}
+            values[key.name] = {"value": _value(key, setting.value), "origins": list(setting.origins)}
     return {"files": list(settings.files), "settings": values}
 
 
@@ -78,21 +78,25 @@ def lines(settings: Settings, color: bool) -> Iterator[str]:
         if key.name == EXTEND:
             continue
         setting = settings.setting(key.name)
-        text = json.dumps(plain(setting.value), ensure_ascii=False)
+        text = json.dumps(_value(key, setting.value), ensure_ascii=False)
         origin = paint(f"# {', '.join(map(printable, setting.origins))}", "frame", color)
         yield f"{paint(key.name, 'strong', color)} = {printable(text)}  {origin}"
 
 
-def plain(value: Any) -> Any:
+def _value(key: Key, value: Any) -> Any:
     """A value as JSON holds it, in the form that a file has."""
+    if key.kind == "path-ignores":
+        return {item.pattern.glob: list(item.rules) for item in value}
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, Ignore):
         return _ignore(value)
     if isinstance(value, Pattern):
         return value.glob
     if isinstance(value, tuple):
-        if value and all(isinstance(item, PathIgnore) for item in value):
-            return {item.pattern.glob: list(item.rules) for item in value}
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     return value
 
 
