@@ -109,6 +109,7 @@ def test_examples_of_verify_are_understood(scratch: Path, monkeypatch: pytest.Mo
     [
         ("chek adapters", "there is no command 'chek'; did you mean check?"),
         ("ruel", "there is no command 'ruel'; did you mean rule?"),
+        ("schema shw 0.6.0", "there is no command 'shw'; did you mean show?"),
         ("frobnicate", "there is no command 'frobnicate'"),
         ("rule rank-mismach", "'rank-mismach' names no rule; did you mean rank-mismatch?"),
         ("rule al2007", "'al2007' names no rule; did you mean AL207?"),

@@ -163,7 +163,7 @@ def test_several_processes_tell_how_far_they_are(tmp_path: Path) -> None:
         write(Example("fine", lora_config(), llama_tensors()), tmp_path / str(number))
     report = check(Request([str(tmp_path)], progress=lambda done, total: told.append((done, total))))
     assert len(report.adapters) == ENOUGH
-    assert len(told) >= 4 and told == sorted(told) and told[-1] == (ENOUGH, ENOUGH)
+    assert len(told) >= 2 and told == sorted(told) and told[-1] == (ENOUGH, ENOUGH)
 
 
 def test_a_bar_draws_a_few_times_a_second(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

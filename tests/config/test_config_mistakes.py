@@ -111,6 +111,10 @@ def test_not_a_configuration(project: Path) -> None:
     path.write_text("a = " + "[" * 5000)
     result = run("config")
     assert result.exit_code == 2 and "adapterlint.toml: not" in result.stderr
+    for depth in (50, 150, 200, 250, 300, 400):
+        path.write_text(f"select = {'[' * depth}1{']' * depth}")
+        result = run("config")
+        assert result.exit_code == 2 and "adapterlint.toml" in result.stderr, depth
     path.write_bytes("\ufeffselect = []".encode())
     assert run("config").exit_code == 0  # as editors on Windows write it
     path.unlink()

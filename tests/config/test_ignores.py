@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from adapterlint.cli import main
 from adapterlint.findings import Effect, Finding, Location, Outcome, Severity
 from adapterlint.ignores import Ignore, PathIgnore, Pattern
 from adapterlint.rules.examples import Example, llama_tensors, lora_config, write
+from adapterlint.rules.registry import adapter_rules
 from adapterlint.suppress import Selection
 
 
@@ -291,6 +294,20 @@ def test_nothing_to_check(project: Path) -> None:
     assert Path("adapterlint-baseline.txt").read_bytes() == b""
 
 
+def test_names_that_are_not_unicode(project: Path) -> None:
+    try:
+        os.mkdir(b"odd\xff")
+    except OSError:
+        pytest.skip("the file system takes Unicode only")
+    write(Example("rank", lora_config(r=8), llama_tensors(4)), project / "odd\udcff")
+    assert run("baseline", "--write", "odd\udcff").exit_code == 0
+    assert b"odd\xff/adapter_config.json\tAL207" in Path("adapterlint-baseline.txt").read_bytes()
+    assert run("check", "odd\udcff", "--baseline", "adapterlint-baseline.txt").exit_code == 0
+    assert run("baseline", "--check", "odd\udcff").exit_code == 0
+    Path("adapterlint.toml").write_text("[[ignores]]\npath = 'od*'\nrule = 'AL207'\nreason = 'so'")
+    assert run("check", "odd\udcff").exit_code == 0
+
+
 # -- what does nothing any more -----------------------------------------------------------------------------------
 
 
@@ -349,3 +366,20 @@ def test_fingerprints_name_the_worst_outcome() -> None:
     assert item.kind == "raises" and item.place == "/r"
     assert fingerprint(finding(tensor="t"), "/nowhere").place == "#t"
     assert Baseline("/some/where/b.txt", ()).root == "/some/where"
+
+
+def test_a_rule_that_fails_cannot_be_ignored_away(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = next(rule for rule in adapter_rules() if rule.code == "AL301")
+
+    def fails(_: object) -> Iterator[Finding]:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setitem(vars(rule), "check", fails)
+    for text in ("", "ignore = ['AL999']", "[[ignores]]\nrule = 'internal-error'\nreason = 'so'"):
+        Path("adapterlint.toml").write_text(text)
+        result = run("check", "adapters/fine")
+        assert result.exit_code == 2 and "a mistake of ours" in result.stderr
+        assert "adapter adapters/fine: unknown" in result.stdout or "cannot be told" in result.stdout
+        assert ("AL999" in result.stdout) is (text == "")
+        assert run("baseline", "--write", "adapters/fine").exit_code == 2
+        assert not Path("adapterlint-baseline.txt").exists()

@@ -188,3 +188,17 @@ def test_the_workflow_of_the_readme(tmp_path: Path) -> None:
     assert used
     for name in re.findall(r"([a-z-]+):", used):
         assert f"\n  {name}:\n" in inputs
+
+
+def test_the_configured_severity_decides_where_the_input_is_empty(tmp_path: Path) -> None:
+    shutil.copytree(SEED / "a", tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": 4', '"r": 8'))
+    for number, (configured, given, status) in enumerate(
+        [("error", "", "1"), ("never", "", "0"), ("never", "error", "1"), ("error", "never", "0")]
+    ):
+        (tmp_path / "adapterlint.toml").write_text(f"fail-on = '{configured}'\n")
+        (tmp_path / str(number)).mkdir()
+        more = {"ADAPTERLINT_FAIL_ON": given, "ADAPTERLINT_TARGETS": ""}
+        outputs, _, printed = run_check(tmp_path / str(number), str(tmp_path / "adapter"), **more)
+        assert dict(line.split("=", 1) for line in outputs.read_text().splitlines())["status"] == status, printed

@@ -89,10 +89,6 @@ def command(
 
         sys.exit(run([*options["paths"], *against, *settings.files]))
     request = to_request(options, settings)
-    if not options["quiet"] and sys.stderr is not None and sys.stderr.isatty():
-        from adapterlint.cli.progress import progress_bar
-
-        request = request._replace(progress=progress_bar())
     if timing:
         from adapterlint.cli.timing import timed
 

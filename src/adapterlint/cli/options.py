@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -142,7 +143,12 @@ def to_settings(options: dict[str, Any]) -> Settings:
 
 def to_request(options: dict[str, Any], settings: Settings | None = None) -> Request:
     """The request that settings, by default those of the configuration and parsed options, describe."""
-    return request_of(options["paths"], settings or to_settings(options))
+    request = request_of(options["paths"], settings or to_settings(options))
+    if options.get("quiet") or sys.stderr is None or not sys.stderr.isatty():
+        return request
+    from adapterlint.cli.progress import progress_bar  # where somebody would see it
+
+    return request._replace(progress=progress_bar())
 
 
 def _split(values: tuple[str, ...]) -> tuple[str, ...]:

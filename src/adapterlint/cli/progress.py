@@ -16,8 +16,8 @@ _WIDTH = 30
 
 
 def progress_bar() -> Bar | None:
-    """Something that is told how many adapters are done; None where nobody would see it."""
-    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    """Something that is told how many adapters are done; None where the terminal cannot draw over a line."""
+    if os.environ.get("TERM") == "dumb":
         return None
     return Bar()
 

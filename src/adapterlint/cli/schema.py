@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
+from adapterlint.cli.grouped import Group
 from adapterlint.cli.output import echo, fail
 from adapterlint.model.bundled import bundled_file
 from adapterlint.model.target import bundled
 
 
-@click.group("schema")
+@click.group("schema", cls=Group)
 def command() -> None:
     """The JSON schemas of PEFT's configs, release by release."""
 

@@ -24,8 +24,7 @@ def watch(paths: Sequence[str]) -> int:
 
     Each check is a process of its own, so that nothing is remembered from the one before. Returns 0, on Ctrl-C.
     """
-    arguments = [argument for argument in sys.argv[1:] if argument != "--watch"]
-    command = [sys.executable, "-m", "adapterlint", *arguments]
+    command = [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != "--watch")]
     try:
         while True:
             before = snapshot(paths)

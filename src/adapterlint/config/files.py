@@ -41,7 +41,10 @@ class File:
     def _offsets(self) -> dict[tuple[str | int, ...], int]:
         from adapterlint.config.positions import positions
 
-        return positions(self.text)
+        try:
+            return positions(self.text)
+        except RecursionError:  # nested nearly as deeply as can be read; then messages name no line
+            return {}
 
     def line(self, *keys: str | int) -> int | None:
         """The line, from 1, of a value; None if it cannot be told."""

@@ -43,7 +43,10 @@ def shown(path: str) -> str:
 def _shared(paths: Sequence[str]) -> str:
     """The deepest directory that all paths lie in; a path that is a directory lies in itself."""
     absolute = [os.path.abspath(path) for path in paths] or [os.getcwd()]
-    common = os.path.commonpath(absolute)
+    try:
+        common = os.path.commonpath(absolute)
+    except ValueError:  # on several drives of Windows
+        return os.getcwd()
     return common if os.path.isdir(common) else os.path.dirname(common)
 
 

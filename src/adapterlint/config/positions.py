@@ -29,7 +29,7 @@ def offset_of(text: str, pointer: str) -> int | None:
     """The offset of a value, by its JSON pointer; None if there is no such value."""
     try:
         found = positions(text)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         return None
     by_pointer = {
         "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path): at
