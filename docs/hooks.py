@@ -17,6 +17,7 @@ from adapterlint.cli.rule import page
 from adapterlint.rules.registry import all_rules
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
+_MANY = 20  # values that are not all shown in a table
 SCHEMA_PAGES = {"report-v1.json": "reference/report.md", "config.json": "reference/configuration.md"}
 
 # Pages that are not there (yet) are left out; pages that no section names come under "More".
@@ -125,7 +126,8 @@ def _type(value: Mapping[str, Any]) -> str:
         name = value["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"
     if "const" in value or "enum" in value:
-        return ", ".join(f"`{json.dumps(item)}`" for item in value.get("enum", [value.get("const")]))
+        known = [f"`{json.dumps(item)}`" for item in value.get("enum", [value.get("const")])]
+        return ", ".join(known if len(known) <= _MANY else [*known[:2], f"... ({len(known)} texts)"])
     for key in ("anyOf", "oneOf"):
         if key in value:
             return " or ".join(_type(item) for item in value[key])

@@ -26,7 +26,7 @@ def schema(rules: list[tuple[str, str]]) -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "$id": ID,
-        "title": "adapterlint",
+        "title": "Configuration of adapterlint",
         "description": "Settings of adapterlint: adapterlint.toml, or the table [tool.adapterlint] of pyproject.toml.",
         "type": "object",
         "additionalProperties": False,
