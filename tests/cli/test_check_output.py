@@ -59,13 +59,13 @@ def test_statistics_stand_for_the_report_on_the_standard_output_only() -> None:
     assert refused.exit_code == 2 and "not as junit" in refused.stderr
 
 
-@pytest.mark.parametrize("format_", ["full", "concise"])
+@pytest.mark.parametrize("format_", ["full", "concise", "github"])
 def test_quiet(format_: str) -> None:
     loud = run("check", "all", "-o", format_).stdout
     quiet = run("check", "all", "-o", format_, "--quiet").stdout
     assert quiet.rstrip("\n") and loud.startswith(quiet.rstrip("\n")) and len(quiet) < len(loud)
     assert "AL207" in quiet and "Found" in loud and "Found" not in quiet
-    assert ("raises on" in loud) is (format_ == "full")
+    assert ("raises on" in loud) is (format_ != "concise")
     silent = run("check", "fine", "-o", format_, "-q")
     assert (silent.output, silent.exit_code) == ("", 0)
 

@@ -36,7 +36,8 @@ def render(report: Report, color: bool = False) -> str:
     if left:
         rest = "the job summary has all" if os.environ.get("GITHUB_STEP_SUMMARY") else "use another format to see all"
         lines.append(f"left out: {', '.join(left)} (GitHub shows {LIMIT} of a kind); {rest}")
-    plain = (line.replace("##[", "#\\x23[") for line in (*verdicts(report, color=False), *summary(report)))
+    closing = () if report.quiet else (*verdicts(report, color=False), *summary(report))
+    plain = (line.replace("##[", "#\\x23[") for line in closing)
     return "\n".join([*lines, *plain])  # the runner takes ##[ for a command wherever it stands
 
 
