@@ -27,8 +27,14 @@ class Pattern(NamedTuple):
 
     def matches(self, path: str, below: bool = True) -> bool:
         """Whether it matches the path, given relative to the working directory or absolute, or one that it is below."""
-        found = os.path.relpath(os.path.abspath(path), self.root).replace(os.sep, "/")
+        found = _relative(path, self.root, os.getcwd())
         return _path_expression(self.glob, below).fullmatch(found) is not None
+
+
+@lru_cache(maxsize=1 << 16)
+def _relative(path: str, root: str, directory: str) -> str:
+    """The path, given relative to a directory, from ``root``; many patterns ask for the same one."""
+    return os.path.relpath(os.path.normpath(os.path.join(directory, path)), root).replace(os.sep, "/")
 
 
 @lru_cache(maxsize=512)
