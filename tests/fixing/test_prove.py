@@ -24,6 +24,7 @@ from adapterlint.findings import (
     ZeroTensor,
 )
 from adapterlint.fixing import apply, build
+from adapterlint.fixing import prove as prove_module
 from adapterlint.fixing.apply import AdapterEdits, apply_all
 from adapterlint.fixing.errors import ProofError
 from adapterlint.fixing.prove import Proof, prove
@@ -98,8 +99,10 @@ def test_tensors_that_differ(change: Change, new: Path, harm: Callable[[Arrays],
         prove(change, str(new))
 
 
-def test_every_single_byte_counts(change: Change, new: Path) -> None:
-    """The whole data section is compared, whatever the tensors' order."""
+@pytest.mark.parametrize("shared", [prove_module.SHARED, 4])
+def test_every_single_byte_counts(change: Change, new: Path, monkeypatch: pytest.MonkeyPatch, shared: int) -> None:
+    """The whole data section is compared, whatever the tensors' order, by one thread or by two."""
+    monkeypatch.setattr(prove_module, "SHARED", shared)
     file = new / SAFETENSORS_FILE
     good = file.read_bytes()
     start = 8 + int.from_bytes(good[:8], "little")

@@ -16,6 +16,7 @@ import pytest
 from fixing_util import arrays, assert_same, load, make_adapter
 
 from adapterlint.findings import CONFIG_FILE, SAFETENSORS_FILE, RenameTensor, SetConfig
+from adapterlint.fixing import rewrite, system
 from adapterlint.fixing.apply import AdapterEdits, apply_all
 from adapterlint.fixing.errors import WriteError
 from adapterlint.fixing.rewrite import copy_range
@@ -69,6 +70,41 @@ def test_a_range_is_copied_whole(tmp_path: Path, copying: str, offset: int, to: 
     with both(tmp_path) as (source, target):
         copy_range(source, offset, target, to, size)
     assert (tmp_path / "new").read_bytes() == bytes(to) + DATA[offset : offset + size]
+
+
+def test_the_disk_is_told_of_what_the_kernel_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewrite, "STEP", 1 << 20)
+    (tmp_path / "old").write_bytes(DATA)
+    told: list[tuple[int, int]] = []
+    with both(tmp_path) as (source, target):
+        copy_range(source, 4196, target, 100, len(DATA) - 4196, lambda offset, size: told.append((offset, size)))
+    assert (tmp_path / "new").read_bytes() == bytes(100) + DATA[4196:]
+    ends = [offset + size for offset, size in told]
+    assert [offset for offset, _ in told] == [rewrite.PIPE, *ends[:-1]] and ends[-1] == len(DATA) - 4096
+    assert len(told) >= 3 and max(size for _, size in told) <= 1 << 20
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_large_file_is_the_same_whether_the_disk_can_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(rewrite, "LARGE", 1)
+    monkeypatch.setattr(rewrite, "STEP", 1 << 17)
+    calls: list[tuple[int, ...]] = []
+    real = system._sync_file_range()
+
+    def spy(*arguments: int) -> int:
+        calls.append(arguments)
+        assert real is not None
+        return real(*arguments)
+
+    monkeypatch.setattr(system, "_sync_file_range", lambda: spy if there and real is not None else None)
+    tensors = arrays("a", "b", rows=300, columns=500)
+    path = make_adapter(tmp_path / "a", tensors)
+    apply_all([AdapterEdits(path, (RenameTensor("a", "c"),))])
+    assert_same(load(path), {"c": tensors["a"], "b": tensors["b"]})
+    assert bool(calls) == (there and real is not None)
+    assert sum(size for _, _, size, _ in calls) <= 2 * 300 * 500 * 4
 
 
 def test_a_source_that_ends_early_is_an_error(tmp_path: Path, copying: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from io import FileIO
 
@@ -13,8 +13,13 @@ from adapterlint.fixing.layout import NewWeights
 from adapterlint.fixing.strided import gather
 from adapterlint.fixing.system import early_flush, flush
 
-LARGE = 64 << 20
-"""Bytes from which on it pays to let the disk begin before the file is complete."""
+Told = Callable[[int, int], None]
+
+LARGE = 16 << 20
+"""Bytes from which on it pays to let the disk begin before all of them are copied."""
+
+STEP = 8 << 20
+"""Bytes that are copied then before the disk is told."""
 
 BLOCK = 1 << 20
 """Bytes read and written at once where the kernel does not copy by itself."""
@@ -35,14 +40,13 @@ def write_weights(new: NewWeights, path: str) -> None:
         target = stack.enter_context(_created(path))
         # The size first: what no run covers reads as zeros.
         target.truncate(new.size)
-        if new.size >= LARGE:
-            stack.enter_context(early_flush(target.fileno()))
+        told = stack.enter_context(early_flush(target.fileno())) if new.size >= LARGE else None
         _write_all(target, new.header, 0)
         sources: dict[str, FileIO] = {}
         for run in new.runs():
             if run.source.file not in sources:
                 sources[run.source.file] = stack.enter_context(open(run.source.file, "rb", buffering=0))
-            copy_range(sources[run.source.file], run.source.offset, target, run.to, run.size)
+            copy_range(sources[run.source.file], run.source.offset, target, run.to, run.size, told)
         for tensor in new.tensors:
             if tensor.term is not None:
                 _write_blocks(target, new.values.encoded(tensor.term, tensor.dtype), len(new.header) + tensor.begin)
@@ -63,32 +67,38 @@ def copy_file(source: str, path: str) -> None:
         copy_range(old, 0, target, 0, os.fstat(old.fileno()).st_size)
 
 
-def copy_range(source: FileIO, offset: int, target: FileIO, to: int, size: int) -> None:
-    """Copies ``size`` bytes from one offset to another. Raises OSError, also if the source ends too early."""
+def copy_range(source: FileIO, offset: int, target: FileIO, to: int, size: int, told: Told | None = None) -> None:
+    """Copies ``size`` bytes from one offset to another. Raises OSError, also if the source ends too early.
+
+    ``told`` is called with offset and size of each part that the kernel has copied.
+    """
     done = min(-to % PIPE, size)
     if done:
         # Up to the boundary by hand: only whole pages can be shared between the files, and if they are not, writes
         # that lie on a boundary give larger pieces of cache, which cost a third less here, in the proof and later on.
         _copy_blocks(source, offset, target, to, done)
-    done += _copy_in_kernel(source, offset + done, target, to + done, size - done)
+    done += _copy_in_kernel(source, offset + done, target, to + done, size - done, told)
     if done < size:
         _copy_blocks(source, offset + done, target, to + done, size - done)
 
 
-def _copy_in_kernel(source: FileIO, offset: int, target: FileIO, to: int, size: int) -> int:
+def _copy_in_kernel(source: FileIO, offset: int, target: FileIO, to: int, size: int, told: Told | None) -> int:
     """Bytes copied without passing through this process; fewer than ``size`` if the system cannot (more of) that."""
     if not hasattr(os, "copy_file_range"):
         return 0
-    done = 0
+    done, step = 0, STEP if told is not None else size
     while done < size:
         try:
-            count = os.copy_file_range(source.fileno(), target.fileno(), size - done, offset + done, to + done)
+            wanted = min(step, size - done)
+            count = os.copy_file_range(source.fileno(), target.fileno(), wanted, offset + done, to + done)
         except OSError as error:
             if error.errno in _NOT_HERE:
                 break
             raise
         if count == 0:  # The end of the file, or a file system that only says so: a plain read tells.
             break
+        if told is not None:
+            told(to + done, count)
         done += count
     return done
 

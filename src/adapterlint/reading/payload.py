@@ -81,9 +81,20 @@ def _is_signed_zero(view: memoryview, dtype: str) -> bool:
 
 def equal(path_a: _Path, offset_a: int, path_b: _Path, offset_b: int, size: int) -> bool:
     """Whether two ranges hold the same bytes. (So NaN equals the same NaN, and 0.0 is not -0.0.)"""
-    blocks = zip(read_blocks(path_a, offset_a, size), read_blocks(path_b, offset_b, size), strict=True)
-    # Comparing two views would compare item by item.
-    return all(a.tobytes().startswith(b) for a, b in blocks)
+    block = min(BLOCK_BYTES, size)
+    a, b = bytearray(block), bytearray(block)  # two of these are compared as memory, two views item by item
+    with open(path_a, "rb", buffering=0) as file_a, open(path_b, "rb", buffering=0) as file_b:
+        file_a.seek(offset_a)
+        file_b.seek(offset_b)
+        while size > 0:
+            if size < block:
+                del a[size:], b[size:]
+            _fill(file_a, memoryview(a), path_a)
+            _fill(file_b, memoryview(b), path_b)
+            if a != b:
+                return False
+            size -= block
+    return True
 
 
 def is_finite(path: _Path, offset: int, size: int, dtype: str) -> bool:
