@@ -102,7 +102,7 @@ def check_adapter(subject: Subject, errors: list[str] | None = None) -> Checked:
 
 
 def _run_rules(subject: Subject, rules: tuple[Rule, ...], errors: list[str]) -> Checked:
-    able, unable = _split(rules, tuple(_lacking(subject).items()))
+    able, unable = _split(rules, tuple(lacking(subject).items()))
     checked = Checked(subject, unable=unable)
     for rule in able:
         try:
@@ -127,7 +127,7 @@ def _split(rules: tuple[Rule, ...], lacking: tuple[tuple[Need, str], ...]) -> tu
     return able, unable
 
 
-def _lacking(subject: Subject) -> dict[Need, str]:
+def lacking(subject: Subject) -> dict[Need, str]:
     """What this subject cannot give to rules that need it, and what is missing."""
     adapter = subject.adapter
     found: dict[Need, str] = {}

@@ -73,11 +73,15 @@ def _looked(item: Ignore, rules: Sequence[AnyRule], scope: Scope) -> bool:
     paths = [path for path in scope.adapters if _in(item, path)]
     for rule in about:
         if isinstance(rule, SetRule) and item.rules:
-            if not any(all(_in(item, path) for path in members) for members in scope.sets):
+            if not any(_set_looked(item, rule.code, members, scope) for members in scope.sets):
                 return False
         elif any((rule.code, path) in scope.skipped for path in paths):
             return False
     return bool(paths)
+
+
+def _set_looked(item: Ignore, code: str, members: Sequence[str], scope: Scope) -> bool:
+    return all(_in(item, path) and (code, path) not in scope.skipped for path in members)
 
 
 def _in(item: Ignore, path: str) -> bool:
@@ -113,14 +117,16 @@ class _Judge:
         """Whether the finding would have been found, if it were there still."""
         item = entry.fingerprint
         if item.members:
-            return self._set_looked(frozenset(self._place(path) for path in item.members))
+            return self._set_looked(item.rule, frozenset(self._place(path) for path in item.members))
         path = self._place(item.path)
         owner = path if path in self._adapters else os.path.dirname(path)
         if owner in self._adapters:
             return (item.rule, owner) not in self._skipped
         return self._below(path)
 
-    def _set_looked(self, members: frozenset[str]) -> bool:
+    def _set_looked(self, rule: str, members: frozenset[str]) -> bool:
+        if any((rule, path) in self._skipped for path in members):
+            return False
         if members in self._sets:
             return True
         if not all(path in self._adapters or self._below(path) for path in members):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapterlint import __version__, assemble
-from adapterlint.checking import Bases, Checked, Progress, check_adapters, crash, load_base, trace
+from adapterlint.checking import Bases, Checked, Progress, check_adapters, crash, lacking, load_base, trace
 from adapterlint.discover import discover
 from adapterlint.findings import Finding, Severity
 from adapterlint.locate import Locator
@@ -240,11 +240,16 @@ def scope_of(request: Request, run: Run) -> Scope:
     """What a run looked at."""
     from adapterlint.remains import Scope
 
+    skipped = {(item.rule, item.path) for checked in run.adapters for item in checked.skipped}
+    for checked in run.sets:
+        for member in checked.subject.members:
+            lacks = lacking(member).keys()
+            skipped |= {(rule.code, member.adapter.path) for rule in set_rules() if lacks & {*rule.needs}}
     return Scope(
         paths=request.paths,
         adapters=[checked.subject.adapter.path for checked in run.adapters],
         sets=[checked.subject.paths for checked in run.sets],
-        skipped=frozenset((item.rule, item.path) for checked in run.adapters for item in checked.skipped),
+        skipped=frozenset(skipped),
         grouped=request.grouping != "none",
     )
 

@@ -15,6 +15,8 @@ from config_util import adapters, shell
 from adapterlint.cli import main
 from adapterlint.config.keys import EXTEND, KEYS
 from adapterlint.findings import OPERATIONS
+from adapterlint.rules.examples import Example, write
+from adapterlint.rules.registry import all_rules
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -78,12 +80,14 @@ def test_the_closest_selector_decides() -> None:
 def test_the_command_line_comes_first() -> None:
     configure("select = ['AL2']\nignore = ['AL301']\ntargets = ['peft==0.8.2']\nfail-on = 'never'")
     assert codes("adapters", "--select", "AL3") == {"AL301"}  # what is asked for is not left out
-    assert codes("adapters", "--ignore", "AL207") == set()  # beside what the file ignores
     assert codes("adapters", "--extend-select", "AL508") == {"AL207", "AL508"}
     assert report("adapters", "--target", "peft==0.9.0")["targets"] == ["peft==0.9.0"]
     assert run("check", "adapters").exit_code == 0
     assert run("check", "adapters", "--fail-on", "error").exit_code == 1
     assert codes("adapters", "--isolated") == {"AL207", "AL301", "AL508"}
+    configure("ignore = ['AL301']")
+    assert codes("adapters", "--ignore", "AL207") == {"AL508"}  # beside what the file ignores
+    assert setting("ignore", "--ignore", "AL207") == (["AL301", "AL207"], ["adapterlint.toml:1", "command line"])
 
 
 # -- files -------------------------------------------------------------------------------------------------------
@@ -227,18 +231,26 @@ def test_ignores_hold_for_fix_and_not_for_verdicts(project: Path) -> None:
 
 
 def test_ignores_hold_in_the_copies_of_fix(project: Path) -> None:
-    """A prefix is renamed in a first pass; what is ignored in the original is not mended in the copy either."""
-    from adapterlint.rules.examples import Example, llama_tensors, lora_config, write
-
-    tensors = {name.replace("base_model.model.", ""): value for name, value in llama_tensors().items()}
-    write(Example("x", lora_config(use_dora=False), tensors), project / "raw")
+    """A file is renamed in a first pass; in the second, what is ignored in the original is left in the copy."""
+    rule = next(rule for rule in all_rules() if rule.code == "AL005")
+    example = next(example for example in rule.invalid() if example.title == "safetensors named .bin")
+    assert isinstance(example, Example) and isinstance(example.config, dict)
+    write(example._replace(config={**example.config, "use_dora": False}), project / "raw")
     configure("targets = ['peft==0.8.2']\n[[ignores]]\npath = 'raw'\npointer = '/use_dora'\nreason = 'needed'")
-    result = run("fix", "raw", "--output", "fixed", "--unsafe-fixes")
-    assert "use_dora" in (project / "fixed" / "raw" / "adapter_config.json").read_text(), result.output
+    result = run("fix", "raw", "--output", "fixed")
     assert result.exit_code == 0, result.output
+    assert "use_dora" in (project / "fixed" / "raw" / "adapter_config.json").read_text(), result.output
     configure("targets = ['peft==0.8.2']")
-    run("fix", "raw", "--output", "other", "--unsafe-fixes")
+    run("fix", "raw", "--output", "other")
     assert "use_dora" not in (project / "other" / "raw" / "adapter_config.json").read_text()
+
+
+def test_configured_sets_say_nothing_of_joining() -> None:
+    configure("sets = [['adapters/rank', 'adapters/fine']]")
+    sets = report("adapters/nan", "adapters/fine", "--against", "adapters/rank")["sets"]
+    assert [item["adapters"] for item in sets] == [["adapters/rank", "adapters/nan", "adapters/fine"]]
+    sets = report("adapters/rank", "adapters/fine", "--against", "adapters/nan")["sets"]
+    assert [item["adapters"] for item in sets] == [["adapters/nan", "adapters/rank", "adapters/fine"]]
 
 
 def test_python_3_10_reads_it_too(project: Path) -> None:

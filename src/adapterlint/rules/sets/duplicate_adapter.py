@@ -38,6 +38,8 @@ class DuplicateAdapter(SetRule):
     severity = Severity.NOTE
     loading = False
 
+    needs = ("set", "payload")
+
     @staticmethod
     def valid() -> list[AnyExample]:
         plain = Example("a", bert_config(), bert_tensors())
