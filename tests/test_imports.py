@@ -142,3 +142,16 @@ def test_two_reports_import_two_reporters(format_: str, tmp_path: Path) -> None:
     parts = {f"adapterlint.reporters.{name}" for name in ("full", "matrix", "json")}  # that others are made of
     assert chosen <= names
     assert names & {f"adapterlint.reporters.{name}" for name in FORMATS} <= chosen | parts
+
+
+def test_a_rename_imports_what_a_rename_needs(tmp_path: Path) -> None:
+    """Neither the reader of torch files, nor forms and foreign formats, nor what only a displayed plan needs."""
+    infixed = {name.replace(".weight", ".default.weight"): entry for name, entry in llama_tensors().items()}
+    adapter = write(Example("infixed", lora_config(), infixed), tmp_path / "infixed")
+    names = adapterlint("fix", "--inplace", str(adapter))
+    assert "adapterlint.fixing.prove" in names
+    assert heavy(names) <= at_start()
+    spared = {"conversion", "meaning", "forms.lowrank", "forms.union", "forms.portable", "foreign.layers"}
+    unneeded = {f"adapterlint.fixing.{name}" for name in spared} | {"adapterlint.reading.pickled", "difflib", "secrets"}
+    assert not names & unneeded
+    assert "concurrent.futures" not in names

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import statistics
@@ -107,6 +108,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10, help="runs of each, in turn")
     parser.add_argument("--profile", action="store_true", help="also list what imports cost")
     options = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "adapter"
         directory.mkdir()

@@ -127,6 +127,7 @@ def main() -> int:
     parser.add_argument("--adapters", type=int, default=2000)
     parser.add_argument("--runs", type=int, default=3, help="runs of each, in turn")
     options = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch, "adapters")
         root.mkdir()

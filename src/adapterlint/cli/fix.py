@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,12 +20,14 @@ from adapterlint.fixing.apply import apply_all, recover
 from adapterlint.fixing.diff import render
 from adapterlint.fixing.errors import FixError
 from adapterlint.fixing.forms import FORMS
-from adapterlint.fixing.meaning import Equality, compare
 from adapterlint.fixing.plan import OscillationError, Plan, make_plan, recheck
 from adapterlint.fixing.prove import Proof
 from adapterlint.model.subject import Subject
 from adapterlint.reporters.text import printable
 from adapterlint.run import Request, Run, examine
+
+if TYPE_CHECKING:
+    from adapterlint.fixing.meaning import Equality
 
 MAX_PASSES = 4  # writing passes: files that must be read again after a rename or a new header
 
@@ -209,6 +211,8 @@ class Fix:
         return apply_all(plan.edits, output=self._options["output"], allow_links=links, backup=backup, check=check)
 
     def _compare(self, run: Run, state: Run, path: str, staged: str) -> None:
+        from adapterlint.fixing.meaning import compare  # for forms only
+
         old = next(checked.subject for checked in run.adapters if checked.subject.adapter.path == path)
         new = next(checked.subject for checked in state.adapters if checked.subject.adapter.path == staged)
         self._equal[path] = compare(old, Subject(new.adapter, old.base))

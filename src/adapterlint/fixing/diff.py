@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -38,6 +37,8 @@ def _adapter(plan: AdapterEdits, verbose: bool) -> Iterator[str]:
 def _config(path: str, change: ConfigChange) -> Iterator[str]:
     old, new = (printable(os.path.join(path, name)) for name in (change.old, change.new))
     before = [] if change.fresh else _lines(change.before)
+    import difflib  # of use only where a plan is shown
+
     for line in difflib.unified_diff(before, _lines(change.after), os.devnull if change.fresh else old, new):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
 

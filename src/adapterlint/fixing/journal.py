@@ -16,7 +16,6 @@ order: by then every file is where it belongs, and a stage without a decision me
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -61,7 +60,7 @@ class Transaction:
     """
 
     def __init__(self, roots: Sequence[str]) -> None:
-        self._token = secrets.token_hex(16)
+        self._token = os.urandom(16).hex()
         self._steps: dict[str, list[Step]] = {root: [] for root in roots}
         self._staged: list[str] = []
 

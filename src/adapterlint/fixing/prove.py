@@ -21,7 +21,6 @@ from adapterlint.findings import (
     ZeroTensor,
 )
 from adapterlint.fixing.configvalue import describe, parse, wanted
-from adapterlint.fixing.conversion import convert
 from adapterlint.fixing.errors import ProofError
 from adapterlint.fixing.layout import base_file, base_tensors, stored_tensors
 from adapterlint.fixing.resolve import Change, ConfigChange, WeightsChange
@@ -118,6 +117,8 @@ def _converted(change: Change) -> tuple[tuple[str, str], ...]:
 
 def prove_twins(root: str, name: str, twin: str) -> int:
     """Proves that two weights files hold the same tensors. Raises ProofError; returns the bytes compared."""
+    from adapterlint.fixing.conversion import convert  # with all of the reader of torch files
+
     one, other = (convert(root, ConvertWeights((each,))) for each in (name, twin))
     path = os.path.join(root, name)
     if {tensor: entry[1:3] for tensor, entry in one.header.tensors.items()} != {

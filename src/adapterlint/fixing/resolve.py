@@ -27,7 +27,6 @@ from adapterlint.findings import (
     ZeroTensor,
 )
 from adapterlint.fixing.configvalue import ConfigEdit
-from adapterlint.fixing.conversion import convert
 from adapterlint.fixing.errors import PlanError
 from adapterlint.fixing.layout import NewWeights, TensorEdit, lay_out
 from adapterlint.fixing.records import is_plain_name
@@ -244,6 +243,8 @@ def _weights(plan: AdapterEdits, renames: dict[str, str]) -> WeightsChange | Non
 
 def _converted(plan: AdapterEdits, conversion: ConvertWeights) -> WeightsChange:
     """The weights made from files in another format; a file of their name that is there already must be one of them."""
+    from adapterlint.fixing.conversion import convert  # with all of the reader of torch files
+
     found = convert(plan.path, conversion)
     if SAFETENSORS_FILE not in conversion.files and os.path.lexists(os.path.join(plan.path, SAFETENSORS_FILE)):
         raise PlanError(os.path.join(plan.path, SAFETENSORS_FILE), "it exists, and would be overwritten")

@@ -29,7 +29,6 @@ from adapterlint.findings import (
     ZeroTensor,
 )
 from adapterlint.fixing import terms
-from adapterlint.fixing.conversion import convert
 from adapterlint.fixing.strided import Source
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
@@ -107,6 +106,8 @@ def _renames_together(edits: Iterable[Edit]) -> Iterator[Edit | dict[str, str]]:
 
 def _converted(adapter: Adapter, edit: ConvertWeights) -> Adapter:
     """The adapter with its weights in the new file; their bytes are still in the old ones."""
+    from adapterlint.fixing.conversion import convert  # with all of the reader of torch files
+
     header, sources = convert(adapter.path, edit)
     tensors = {}
     for name, entry in header.tensors.items():

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from adapterlint.findings import Edit
 from adapterlint.fixing.errors import PlanError
-from adapterlint.fixing.foreign.layers import CannotConvertError
 from adapterlint.model.subject import Subject
 from adapterlint.rules.files.foreign_format import DIFFUSERS, KOHYA, MLX, TORCHTUNE, recognise
 
 
 def plan(subject: Subject) -> tuple[Edit, ...]:
     """The edits that make an adapter of PEFT. Raises PlanError with the reason if they would have to guess."""
-    from adapterlint.fixing.foreign import diffusers, kohya, mlx, named, torchtune
+    from adapterlint.fixing.foreign import diffusers, kohya, mlx, named, torchtune  # few adapters are of these
+    from adapterlint.fixing.foreign.layers import CannotConvertError
 
     adapter = subject.adapter
     found = recognise(adapter)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from adapterlint.findings import Edit
-from adapterlint.fixing.forms import lowrank, portable, union
 from adapterlint.fixing.forms.common import FormError
 from adapterlint.fixing.values import TermError
 from adapterlint.model.subject import SetSubject
@@ -26,6 +25,8 @@ FORMS: dict[Form, str] = {
 
 def plan_form(form: Form, subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...]]:
     """The edits of each member, in the set's order; own names must be canonical already. Raises FormError."""
+    from adapterlint.fixing.forms import lowrank, portable, union  # few adapters need one
+
     try:
         if form == "union":
             return union.plan(subject, targets)
