@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from adapterlint.findings import Finding, UserError
+from adapterlint.errors import UserError
+from adapterlint.findings import Finding
 
 HEADER = (
     "# adapterlint baseline, version 1: path, rule, place, outcome, set. Written by `adapterlint baseline --write`."

@@ -11,7 +11,8 @@ from functools import lru_cache
 
 from adapterlint import assemble
 from adapterlint.discover import Found
-from adapterlint.findings import Finding, Location, Severity, UserError, unknown
+from adapterlint.errors import UserError
+from adapterlint.findings import Finding, Location, Severity, unknown
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import NoPayload, Subject

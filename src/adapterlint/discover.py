@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE, UserError
+from adapterlint.errors import UserError
+from adapterlint.findings import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 
 MARKERS = frozenset({CONFIG_FILE, SAFETENSORS_FILE, PICKLE_FILE})
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")

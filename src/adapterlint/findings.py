@@ -14,10 +14,6 @@ PREFIX = "AL"
 DOC_URL = "https://adapterlint.readthedocs.io/rules/"
 
 
-class UserError(ValueError):
-    """Something that a user can get wrong; the text is one line that names it and the likely cause."""
-
-
 class Outcome(str, Enum):
     """What happens when a target loads an adapter or a set. Ordered by :func:`rank`, worst last."""
 
@@ -173,13 +169,6 @@ class Location(NamedTuple):
     tensor: str | None = None
     offset: int | None = None
     label: str | None = None
-
-    @property
-    def whole(self) -> str:
-        """The path of the file, or of the directory."""
-        if not self.file or not self.path:
-            return self.file or self.path
-        return f"{self.path.rstrip('/')}/{self.file}"
 
 
 class SetConfig(NamedTuple):

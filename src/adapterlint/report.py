@@ -197,6 +197,13 @@ class Report(NamedTuple):
         return tuple(item for item in self.findings if concerns(item.finding, self.operations))
 
 
+def path_of(location: Location) -> str:
+    """The path of the file, or of the directory, that a location is in."""
+    if not location.file or not location.path:
+        return location.file or location.path
+    return f"{location.path.rstrip('/')}/{location.file}"
+
+
 def concerns(finding: Finding, operations: frozenset[str]) -> bool:
     """Whether a finding is to be printed where these operations were asked about."""
     about = {effect.operation for effect in finding.effects}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from adapterlint.findings import UserError
+from adapterlint.errors import UserError
 from adapterlint.reporters.text import printable
 
 EXIT_FINDINGS = 1

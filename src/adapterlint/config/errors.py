@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adapterlint.findings import UserError
+from adapterlint.errors import UserError
 
 
 class ConfigError(UserError):

@@ -6,7 +6,8 @@ import json
 from functools import lru_cache
 from typing import NamedTuple
 
-from adapterlint.findings import UserError, covers, version_key
+from adapterlint.errors import UserError
+from adapterlint.findings import covers, version_key
 from adapterlint.model.bundled import bundled_file
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Finding, Safety
-from adapterlint.report import Place, Report, Reported
+from adapterlint.report import Place, Report, Reported, path_of
 from adapterlint.reporters.closing import summary, verdicts
 from adapterlint.reporters.excerpt import excerpt, gutter
 from adapterlint.reporters.folding import effect_lines
@@ -67,7 +67,7 @@ def _place_lines(place: Place, columns: int, arrow: str, role: str, color: bool)
 
 def position(place: Place) -> str:
     """Where a place is: ``path:line:column``, ``path#tensor`` or the path alone, printable."""
-    path = clipped(place.location.whole, 2 * _NAME_LENGTH)
+    path = clipped(path_of(place.location), 2 * _NAME_LENGTH)
     if place.start:
         return f"{path}:{place.start[0]}:{place.start[1]}"
     if place.location.tensor is not None:

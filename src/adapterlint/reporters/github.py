@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from adapterlint.findings import Severity
-from adapterlint.report import Place, Report, Reported
+from adapterlint.report import Place, Report, Reported, path_of
 from adapterlint.reporters.closing import summary, verdicts
 from adapterlint.reporters.folding import effect_lines
 from adapterlint.reporters.places import relative
@@ -44,7 +44,7 @@ def render(report: Report, color: bool = False) -> str:
 def _command(kind: str, item: Reported, report: Report) -> str:
     finding = item.finding
     properties = {
-        "file": printable(relative(item.place.location.whole)),
+        "file": printable(relative(path_of(item.place.location))),
         **_span(item.place),
         "title": f"{finding.rule} {finding.name}",
     }

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from adapterlint.findings import Effect, Finding
-from adapterlint.report import AdapterReport, Place, Report, Reported, SetReport, Verdict
+from adapterlint.report import AdapterReport, Place, Report, Reported, SetReport, Verdict, path_of
 
 VERSION = 1
 
@@ -121,7 +121,7 @@ def _place(place: Place) -> dict[str, Any]:
             "end": {"line": place.end[0], "column": place.end[1]},
         }
     return {
-        "path": location.whole,
+        "path": path_of(location),
         "pointer": location.pointer,
         "tensor": location.tensor,
         "range": found,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from adapterlint.findings import CONFIG_FILE, Location
-from adapterlint.report import Reported
+from adapterlint.report import Reported, path_of
 
 
 def relative(path: str) -> str:
@@ -21,7 +21,7 @@ def relative(path: str) -> str:
 
 def file_of(location: Location) -> str:
     """The relative path of the file to show: a directory stands for the config in it, services showing files only."""
-    return relative((location if location.file else location._replace(file=CONFIG_FILE)).whole)
+    return relative(path_of(location if location.file else location._replace(file=CONFIG_FILE)))
 
 
 def uri(path: str) -> str:

@@ -8,7 +8,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from adapterlint.findings import PREFIX, UserError
+from adapterlint.errors import UserError
+from adapterlint.findings import PREFIX
 from adapterlint.rules.base import Rule, SetRule
 
 GROUP = "adapterlint.rules"
