@@ -195,8 +195,9 @@ def test_watch(broken: Path) -> None:
     with terminal() as (shown, written):
         command = [SCRIPT, "check", "rank", "--watch", "-o", "concise", "--fail-on", "never"]
         process = subprocess.Popen(
-            command, cwd=broken.parent, stdin=written, stdout=written, stderr=written, env=environment(NO_COLOR="1")
-        )
+            command, cwd=broken.parent, stdin=written, stdout=written, stderr=written, env=environment(NO_COLOR="1"),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )  # fmt: skip
         try:
             first = wait_for(shown, "Ctrl-C ends it", 1)
             assert "AL207" in first
