@@ -52,6 +52,27 @@ _OTHER_HEADS = _T5 | {"bart", "mbart", "mvp", "plbart", "bigbird_pegasus", "led"
 _BARE_DECODER = ("layers.", "embed_tokens.", "decoder.layers.", "decoder.embed_tokens.")
 _HEADS = {"distilbert": ("pre_classifier", "classifier"), "gpt2": ("score",), "gpt_neo": ("score",), "gptj": ("score",)}
 _DECODER_HEADS = ("score",)
+# Encoders whose classifier of sequences is a block of two layers, ``dense`` and ``out_proj``.
+_BLOCK_HEADS = {"camembert", "electra", "data2vec-text", "esm", "mpnet", "longformer", "ibert", "convbert", "roformer"}
+_BLOCK_HEADS |= {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "big_bird"}
+# Types whose config classes say ``tie_word_embeddings=False`` where a config.json says nothing (transformers 4.57).
+_UNTIED_TYPES = (
+    "apertus arcee aria_text bamba bitnet blt code_llama codegen dbrx deepseek_v2 deepseek_v3 diffllama doge dots1 "
+    "exaone4 falcon_h1 flex_olmo fsmt fuyu git glm glm4 glm4_moe gpt_neox gpt_oss gptj granite granitemoe "
+    "granitemoehybrid granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe jamba llama llama4 llama4_text "
+    "longcat_flash mamba2 minimax ministral mistral mixtral moshi mt5 nemotron olmo olmo2 olmo3 olmoe open-llama "
+    "persimmon phi phi3 phi4_multimodal phimoe qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next reformer rembert rwkv "
+    "seed_oss stablelm xlstm "
+)
+_UNTIED = frozenset(_UNTIED_TYPES.split())
+# Masked language models: a tensor that shows the kind of head, and its layer that shares the embedding's weight.
+_MASKED_HEADS = {
+    "cls.predictions.bias": "cls.predictions.decoder",
+    "predictions.bias": "predictions.decoder",
+    "lm_head.dense.weight": "lm_head.decoder",
+    "vocab_projector.bias": "vocab_projector",
+    "generator_lm_head.bias": "generator_lm_head",
+}
 _EMBEDDING_WORDS = ("embed", "wte", "wpe", "shared", "word_embeddings", "relative_attention_bias")
 VOCABULARY_LEAVES = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings", "shared")
 HEAD_LEAVES = ("lm_head", "embed_out", "classifier", "score", "qa_outputs", "pre_classifier")
@@ -130,7 +151,7 @@ class Base:
             while "." in module:
                 module = module.rpartition(".")[0]
                 found.setdefault(module, {})
-        for head in (*self.tied_heads, *self.missing_heads):
+        for head in (*self.tied_heads, *self.missing_heads, *self._parts_of_missing_heads):
             found.setdefault(head, {})
         found.pop("", None)
         return found
@@ -142,34 +163,46 @@ class Base:
         nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
         value = self.config.get("tie_word_embeddings", nested)
         if value is None:
-            value = self.model_type not in ("llama", "mistral", "mixtral", "gpt_neox", "falcon")
+            value = self.model_type not in _UNTIED
         return bool(value)
 
     @cached_property
     def tied_heads(self) -> tuple[str, ...]:
         """The language-model head, where the checkpoint leaves it out because it is tied."""
+        if not self.tied:
+            return ()
+        if self.architecture.endswith(("ForMaskedLM", "ForPreTraining")):
+            found = (head for sign, head in _MASKED_HEADS.items() if sign in self.stored)
+            return tuple(head for head in found if f"{head}.weight" not in self.stored)
         generates = "CausalLM" in self.architecture or self.architecture.endswith(
             ("LMHeadModel", "ConditionalGeneration")
         )
-        if generates and self.tied and not any(name.startswith(("lm_head.", "embed_out.")) for name in self.stored):
+        if generates and not any(name.startswith(("lm_head.", "embed_out.")) for name in self.stored):
             return ("lm_head",)
         return ()
 
     @cached_property
     def missing_heads(self) -> tuple[str, ...]:
         """Heads that the task class has and the checkpoint lacks: they are random at every load."""
+        return tuple(head for head in self._heads if not any(name.split(".")[0] == head for name in self.stored))
+
+    @cached_property
+    def _heads(self) -> tuple[str, ...]:
+        """Names of the heads of the task class, where it is one with a head of its own."""
         if self.model_type in _OTHER_HEADS:
             return ()
         if self.architecture.endswith("ForSequenceClassification"):
             decoder = self.model_type not in BASE_PREFIXES or self.prefix in ("model.", "transformer.", "gpt_neox.")
-            heads = _HEADS.get(self.model_type, _DECODER_HEADS if decoder else ("classifier",))
-        elif self.architecture.endswith("ForTokenClassification"):
-            heads = ("score",) if self.prefix == "model." else ("classifier",)
-        elif self.architecture.endswith("ForQuestionAnswering"):
-            heads = ("qa_outputs",)
-        else:
-            return ()
-        return tuple(head for head in heads if not any(name.split(".")[0] == head for name in self.stored))
+            return _HEADS.get(self.model_type, _DECODER_HEADS if decoder else ("classifier",))
+        if self.architecture.endswith("ForTokenClassification"):
+            return ("score",) if self.prefix == "model." else ("classifier",)
+        return ("qa_outputs",) if self.architecture.endswith("ForQuestionAnswering") else ()
+
+    @property
+    def _parts_of_missing_heads(self) -> tuple[str, ...]:
+        """Layers inside heads that the checkpoint lacks, where the head is a block."""
+        block = self.architecture.endswith("ForSequenceClassification") and self.model_type in _BLOCK_HEADS
+        return tuple(f"{head}.{part}" for head in self.missing_heads if block for part in ("dense", "out_proj"))
 
     @cached_property
     def embedding(self) -> str | None:
@@ -184,15 +217,20 @@ class Base:
         """All parameters of a module and what it contains, by full name."""
         start = module + "."
         found = {name: tensor for name, tensor in self.parameters.items() if name.startswith(start)}
-        if not found and module in self.tied_heads and self.embedding:
-            return {f"{module}.weight": self.parameters[f"{self.embedding}.weight"]}
+        for head in self.tied_heads if self.embedding else ():
+            if f"{head}.".startswith(start):
+                found[f"{head}.weight"] = self.parameters[f"{self.embedding}.weight"]
+                bias = self.parameters.get(f"{head.rpartition('.')[0]}.bias")  # of masked language models
+                found |= {f"{head}.bias": bias} if bias is not None and "." in head else {}
         return found
 
     def kind(self, module: str) -> str:
         """``linear``, ``embedding``, ``conv``, ``norm`` or ``container``, from the weight's shape and the names."""
         weight = self.modules.get(module, {}).get("weight")
         if weight is None:
-            return "linear" if module in self.tied_heads or module in self.missing_heads else "container"
+            if module in self.missing_heads:
+                return "container" if f"{module}.dense" in self._parts_of_missing_heads else "linear"
+            return "linear" if module in (*self.tied_heads, *self._parts_of_missing_heads) else "container"
         if len(weight.shape) == 2:
             leaf = module.rpartition(".")[2]
             words = any(word in leaf for word in _EMBEDDING_WORDS) and leaf not in HEAD_LEAVES

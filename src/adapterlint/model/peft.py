@@ -7,7 +7,6 @@ Sources: PEFT 0.4.0 to 0.21.2, ``tuners/tuners_utils.py`` (check_target_module_e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
 from math import sqrt
@@ -43,6 +42,11 @@ _SELECTING = (
 )
 _OUTPUT_LEAVES = ("lm_head", "embed_out")
 TIED_NAMES = ("embed_tokens", "lm_head")
+_COMMON_LAYERS = ["layers", "h", "block", "blocks", "layer"]
+
+Numbering = Literal["common", "last", "first"]
+"""Which number of a path is its layer's: the one behind a common name of lists (before 0.8), the last one (0.8 to
+0.19), or the first one (0.20 and later)."""
 
 
 def model_class(adapter: Adapter) -> str:
@@ -114,11 +118,20 @@ class Selection:
         base: needed for ``all-linear`` and for null targets.
         legacy: match as PEFT 0.3 and 0.4 did: a list entry needs no dot before it, and there is no exclude_modules.
         dotted: with ``legacy``: as 0.5, where the dot is needed.
+        numbering: which number of a path is its layer's.
     """
 
-    def __init__(self, adapter: Adapter, base: Base | None = None, legacy: bool = False, dotted: bool = False) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        base: Base | None = None,
+        legacy: bool = False,
+        dotted: bool = False,
+        numbering: Numbering = "first",
+    ) -> None:
         self._type = adapter.peft_type
         self._config = dict(adapter.config or {})
+        self._numbering: Numbering = "common" if legacy else numbering
         self._legacy, self._loose = legacy, legacy and not dotted
         self._base = base
         self.known = True
@@ -127,7 +140,8 @@ class Selection:
     @cached_property
     def _signature(self) -> str:
         """All that the selection depends on, but for the base."""
-        return repr((self._type, self._legacy, [self._config.get(field) for field in _SELECTING]))
+        era = (self._legacy, self._numbering)
+        return repr((self._type, era, [self._config.get(field) for field in _SELECTING]))
 
     def __eq__(self, other: object) -> bool:
         """Whether both select the same modules of the same base, as far as their configs tell."""
@@ -184,9 +198,9 @@ class Selection:
 
     def _layer_wanted(self, module: str) -> bool:
         layers = self._config.get("layers_to_transform")
-        if layers is None or layers == []:
+        if layers is None or (layers == [] and self._numbering != "common"):
             return True
-        index = layer_index(module, self._config.get("layers_pattern"))
+        index = layer_index(module, self._config.get("layers_pattern"), self._numbering)
         if index is None:
             return False
         return index == layers if isinstance(layers, int) else isinstance(layers, list) and index in layers
@@ -245,18 +259,24 @@ def _ends(module: str, name: str) -> bool:
     return module == name or module.endswith("." + name)
 
 
-def layer_index(module: str, layers_pattern: Any = None) -> int | None:
+def layer_index(module: str, layers_pattern: Any = None, numbering: Numbering = "first") -> int | None:
     """The layer number that ``layers_to_transform`` is compared with, or None.
 
     Args:
         module: module path.
         layers_pattern: name, or names, of the list of layers; None or empty for any.
+        numbering: as which releases count.
     """
-    if not isinstance(layers_pattern, (str, list)) or not layers_pattern:
-        match = re.match(r".*?\.[^.]*\.(?P<idx>\d+)\.", module)
-        return int(match["idx"]) if match else None
-    for pattern in [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern:
-        found = compiled(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
+    patterns = [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern
+    if not isinstance(patterns, list) or not layers_pattern:
+        patterns = _COMMON_LAYERS if numbering == "common" else [None]
+    for pattern in patterns:
+        start = r"\.[^.]*" if pattern is None else rf"\.{pattern}" if numbering == "last" else str(pattern)
+        if numbering == "first":
+            start = rf".*?{start}" if pattern is None else rf"(?:^|.*?\.){start}"
+        else:
+            start = rf".*.{start}" if numbering == "common" else rf".*{start}"
+        found = compiled(rf"{start}\.(?P<idx>\d+){'' if numbering == 'common' else '[.]'}")
         match = found.match(module) if found else None
         if match:
             return int(match["idx"])

@@ -11,7 +11,7 @@ from adapterlint.model.subject import Subject, first_names
 from adapterlint.model.tensor import FLOAT_DTYPES
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
-from adapterlint.rules.tensors.rank_mismatch import size_mismatch
+from adapterlint.rules.tensors.rank_mismatch import is_read, size_mismatch
 from adapterlint.rules.tensors.sharded_remnant import full_mismatch
 
 
@@ -62,7 +62,7 @@ class BaseShapeMismatch(Rule):
             key
             for entry in subject.covered.values()
             for key in (entry.a, entry.b)
-            if key and _outer_differs(subject, base, key)
+            if key and is_read(key) and _outer_differs(subject, base, key)
         ]
         if wrong_pairs:
             key = wrong_pairs[0]

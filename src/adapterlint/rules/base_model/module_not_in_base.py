@@ -11,6 +11,7 @@ from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.base_model.base_namespace_mismatch import first_key
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
+from adapterlint.rules.tensors.noncanonical_prefix import named_like_a_parameter
 
 
 class ModuleNotInBase(Rule):
@@ -62,7 +63,10 @@ class ModuleNotInBase(Rule):
         lost = [
             key
             for key in subject.adapter.saved.values()
-            if key.infix is None and not _exists(subject, key) and not _headless(subject, key)
+            if key.infix is None
+            and named_like_a_parameter(subject, key)
+            and not _exists(subject, key)
+            and not _headless(subject, key)
         ]
         if lost and subject.adapter.is_lora:
             yield self.finding(

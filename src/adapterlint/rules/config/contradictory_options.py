@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, SetConfig, Severity, raises
+from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, SetConfig, Severity, raises, wrong
 from adapterlint.model import schema
 from adapterlint.model.features import tempered
 from adapterlint.model.keys import Kind
@@ -114,6 +114,7 @@ class ContradictoryOptions(Rule):
             Example("bias and DoRA", lora_config(lora_bias=True, use_dora=True), llama_tensors()),
             Example("bias and eva", lora_config(lora_bias=True, init_lora_weights="eva"), llama_tensors()),
             Example("DoRA and Megatron", lora_config(use_dora=True, megatron_config={"a": 1}), llama_tensors()),
+            Example("an odd rank", lora_config(r=3, init_lora_weights="orthogonal"), llama_tensors(3)),
             Example("parameters as text", lora_config(target_parameters="experts.up"), llama_tensors()),
             Example("AdaLoRA without steps", {"peft_type": "ADALORA", "total_step": None}),
             Example("IA3", {"peft_type": "IA3", "target_modules": ["k"], "feedforward_modules": ["mlp"]}),
@@ -208,6 +209,15 @@ def _lora(config: Any) -> Iterator[Contradiction]:
             raises("peft>=0.10", f"{text}, please set `use_dora=False`."),
         )
         yield Contradiction("use_dora", "use_dora does not go with megatron_config", both)
+    ranks = config.get("rank_pattern") or {}
+    odd = [size for size in (config.get("r", 8), *(ranks.values() if isinstance(ranks, dict) else ())) if _odd(size)]
+    if start == "orthogonal" and odd:
+        text = f"ValueError: Orthogonal initialization requires the LoRA rank to be even, got {odd[0]} instead."
+        message = f"init_lora_weights is orthogonal, which needs an even rank, not {odd[0]}"
+        yield Contradiction("init_lora_weights", message, (raises("peft>=0.16", text),), True, fixable=True)
+    if config.get("alora_invocation_tokens") and config.get("task_type") != "CAUSAL_LM":
+        message = "alora_invocation_tokens are looked for in causal language models only: task_type is not CAUSAL_LM"
+        yield Contradiction("task_type", message, (wrong("peft>=0.18", inert=True),))
     if isinstance(config.get("target_parameters"), str):
         text = "TypeError: `target_parameters` must be a list of strings or None."
         effects = (raises("peft>=0.17", text),)
@@ -238,6 +248,10 @@ def _adalora(config: Any) -> Iterator[Contradiction]:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _odd(value: Any) -> bool:
+    return _whole(value) and value % 2 == 1
 
 
 def _ia3(config: Any) -> Iterator[Contradiction]:

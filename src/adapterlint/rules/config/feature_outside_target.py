@@ -21,6 +21,8 @@ from adapterlint.findings import (
     wrong,
 )
 from adapterlint.model import features, peft, schema
+from adapterlint.model.adapter import stored_rank
+from adapterlint.model.keys import Key
 from adapterlint.model.newer import Newer, newer_values
 from adapterlint.model.schema import ConfigType, Span
 from adapterlint.model.subject import Subject, pointer_to
@@ -28,7 +30,7 @@ from adapterlint.model.target import bundled
 from adapterlint.rules.base import Rule
 from adapterlint.rules.config.key_outside_target import holds_default
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
-from adapterlint.rules.tensors.rank_mismatch import size_mismatch
+from adapterlint.rules.tensors.rank_mismatch import is_read, size_mismatch
 from adapterlint.rules.tensors.uncovered_tensor import derive_targets
 
 _NO_TARGETS = (
@@ -142,12 +144,18 @@ def _dropped(subject: Subject, kind: ConfigType, key: str) -> Iterator[Effect]:
 
 
 def _other_shapes(subject: Subject, span: Span) -> Iterator[Effect]:
-    modules = features.mismatched(subject) or list(subject.covered)
-    for module in modules[:1]:
+    mismatched = features.mismatched(subject)
+    for module in mismatched or list(subject.covered):
         entry = subject.adapter.modules[module]
         key = entry.a or entry.b
-        if key is not None:
+        if key is not None and is_read(key) and (not mismatched or _other_rank(subject, key)):
             yield size_mismatch(subject, key, schema.span_text(span))
+            return
+
+
+def _other_rank(subject: Subject, key: Key) -> bool:
+    """Whether the stored rank is another than ``r``, which is all that releases without patterns know."""
+    return bool(stored_rank(key.kind, subject.adapter.shape(key)) != subject.adapter.get("r", peft.DEFAULT_RANK))
 
 
 def _fix(subject: Subject, key: str) -> Fix | None:

@@ -26,6 +26,7 @@ _TEXT = (
 )
 _BY_FORM = "Turn the biases to biases of lora_B (linear modules, PEFT 0.14 or newer): fix --form lowrank"
 _BIAS = {"base_model.model.bert.encoder.layer.0.attention.self.value.base_layer.bias": ("F32", (16,))}
+_HEAD = {"weight": ("F32", (3, 16)), "bias": ("F32", (3,))}
 
 
 class BiasInSet(SetRule):
@@ -55,7 +56,12 @@ class BiasInSet(SetRule):
     @staticmethod
     def valid() -> list[AnyExample]:
         none = Example("a", bert_config(), bert_tensors())
-        return [SetExample("no biases", {"a": none, "b": none}, bert_base())]
+        head = {f"base_model.model.classifier.{part}": shape for part, shape in _HEAD.items()}
+        saving = Example("a", bert_config(bias="all", modules_to_save=["classifier"]), {**bert_tensors(), **head})
+        return [
+            SetExample("no biases", {"a": none, "b": none}, bert_base()),
+            SetExample("the first saves a head and no bias beside it", {"a": saving, "b": none}, bert_base()),
+        ]
 
     @staticmethod
     def invalid() -> list[AnyExample]:
@@ -72,14 +78,15 @@ class BiasInSet(SetRule):
         members = [
             m for m in subject.members if m.adapter.is_lora and m.adapter.get("bias", "none") not in ("none", None)
         ]
-        if not members:
+        effects = tuple(_effects(subject, members)) if members else ()
+        if not effects:
             return
         names = ", ".join(member.adapter.name for member in members)
         yield self.finding(
             f"trained biases in a set ({names}) go into the base that all its adapters share",
             members[0].at_field("bias"),
             related=tuple(member.at_field("bias", member.adapter.name) for member in members[1:]),
-            effects=tuple(_effects(subject, members)),
+            effects=effects,
             fix=_fix(members),
             adapters=subject.paths,
         )

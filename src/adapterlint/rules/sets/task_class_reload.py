@@ -101,6 +101,8 @@ class TaskClassReload(SetRule):
         effects = [raises("peft>=0.15", f"KeyError: '{PREFIX}{missing[0]}'", adapter=name)]
         if stored:
             effects.append(wrong("peft<0.15", adapter=name))
+        elif any(peft.saved_root(peft.implied_heads(first.adapter), module) for module in member.adapter.modules):
+            effects.append(wrong("peft>=0.11,<0.15", adapter=name))  # the head is saved whole, so its LoRA is dropped
         yield self.finding(
             f"{name} stores no {missing[0]}, which the task class of {first.adapter.name} makes PEFT look for",
             member.at_field("task_type"),

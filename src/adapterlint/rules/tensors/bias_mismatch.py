@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from adapterlint.findings import Finding, Fix, RemoveConfig, RenameTensor, Safety, SetConfig, Severity, unknown, wrong
-from adapterlint.model.keys import PREFIX, Kind
+from adapterlint.findings import (
+    Finding,
+    Fix,
+    RemoveConfig,
+    RenameTensor,
+    Safety,
+    SetConfig,
+    Severity,
+    raises,
+    unknown,
+    wrong,
+)
+from adapterlint.model import peft
+from adapterlint.model.keys import PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import (
@@ -88,6 +100,16 @@ class BiasMismatch(Rule):
                 effects=(wrong(),),
                 fix=Fix("Set lora_bias to true (PEFT 0.14 or newer)", Safety.SAFE, (SetConfig("/lora_bias", True),)),
             )
+        odd = [key for key in biases if flag and key.name == key.canonical and _odd_length(subject, key)]
+        if odd:
+            text = f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(adapter)}: size mismatch for "
+            name = odd[0].canonical.removesuffix(".bias")
+            yield self.finding(
+                f"{len(odd)} lora_B.bias tensors are not as long as their lora_B has rows: "
+                + first_names(key.name for key in odd),
+                subject.at_tensor(odd[0].name),
+                effects=(raises("peft>=0.14", f"{text}{name}.default.bias"),),
+            )
         covered = subject.covered.items() if flag else ()
         bare = [module for module, entry in covered if entry.b and Kind.LORA_BIAS not in entry.by_kind]
         if bare and not subject.adapter.get("modules_to_save"):
@@ -116,7 +138,8 @@ class BiasMismatch(Rule):
     def _base_bias(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         mode = adapter.get("bias")
-        old = [k for k in adapter.full_keys if k.module in subject.covered and k.infix is None]
+        targeted = {*subject.covered, *subject.selected}
+        old = [k for k in adapter.full_keys if k.module in targeted and k.infix is None]
         old, new = (
             [k for k in keys if k.parameter == "bias" and subject.equals_base(k) is not True]
             for keys in (old, adapter.of_kind(Kind.BASE_LAYER))
@@ -144,6 +167,13 @@ class BiasMismatch(Rule):
                 subject.at_field("bias"),
                 effects=(),
             )
+
+
+def _odd_length(subject: Subject, key: Key) -> bool:
+    entry = subject.covered.get(key.module)
+    return (
+        entry is not None and entry.b is not None and subject.adapter.shape(key) != subject.adapter.shape(entry.b)[:1]
+    )
 
 
 def _base_has_biases(subject: Subject) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import DropTensor, Effect, Finding, Fix, MakeTensor, Outcome, Safety, Severity, Term, raises
+from adapterlint.findings import DropTensor, Effect, Finding, Fix, MakeTensor, Outcome, Safety, Severity, Term
 from adapterlint.model import peft
 from adapterlint.model.adapter import stored_rank
 from adapterlint.model.keys import Key
@@ -12,7 +12,7 @@ from adapterlint.model.keytable import ModuleTensors
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
-from adapterlint.rules.tensors.rank_mismatch import size_mismatch
+from adapterlint.rules.tensors.rank_mismatch import is_read, size_mismatch
 
 
 class BrokenLoraPair(Rule):
@@ -94,9 +94,7 @@ class BrokenLoraPair(Rule):
             + first_names(entry.module for entry in entries),
             subject.at_tensor(a.name),
             related=(subject.at_tensor(b.name, f"shape {b_shape}"),),
-            effects=(size_mismatch(subject, culprit),)
-            if culprit.has_canonical_prefix
-            else (raises("peft", "RuntimeError"),),
+            effects=(size_mismatch(subject, culprit),) if is_read(culprit) else (),
             fix=_turn(subject, entries),
         )
 

@@ -11,6 +11,7 @@ from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, renamed
 from adapterlint.rules.tensors.adapter_name_in_key import named_effects
 from adapterlint.rules.tensors.noncanonical_prefix import rename_fix
+from adapterlint.rules.tensors.rank_mismatch import size_mismatch
 
 _VECTOR = "lora_magnitude_vector"
 
@@ -52,12 +53,14 @@ class DoraMismatch(Rule):
     def invalid() -> list[AnyExample]:
         old = renamed(_dora(), lambda name: name + ".weight" if name.endswith(_VECTOR) else name)
         named = renamed(_dora(), lambda name: name + ".default.weight" if name.endswith(_VECTOR) else name)
+        long = {name: ("F32", (15,)) if name.endswith(_VECTOR) else entry for name, entry in _dora().items()}
         bare = renamed(_dora(), lambda name: name + ".default" if name.endswith(_VECTOR) else name)
         return [
             Example("the flag was lost", lora_config(), _dora()),
             Example("the vectors were lost", lora_config(use_dora=True), llama_tensors()),
             Example("vectors with .weight", lora_config(use_dora=True), old),
             Example("vectors with the adapter name", lora_config(use_dora=True), named),
+            Example("vectors of another length", lora_config(use_dora=True), long),
             Example("the same without .weight", lora_config(use_dora=True), bare),
         ]
 
@@ -85,6 +88,13 @@ class DoraMismatch(Rule):
                 effects=(wrong(),),
             )
         yield from self._spelling(subject, vectors)
+        odd = [key for key in vectors if key.name == key.canonical and _odd_shape(subject, key)]
+        if odd:
+            yield self.finding(
+                f"{len(odd)} magnitude vectors have another shape than their layer: {first_names(k.name for k in odd)}",
+                subject.at_tensor(odd[0].name),
+                effects=(size_mismatch(subject, odd[0], "peft>=0.9"),),
+            )
 
     def _spelling(self, subject: Subject, vectors: list[Key]) -> Iterator[Finding]:
         odd = [key for key in vectors if key.suffix != _VECTOR]
@@ -104,6 +114,15 @@ class DoraMismatch(Rule):
                     fix=rename_fix(subject, keys, f"…{_VECTOR}"),
                     severity=Severity.WARNING,
                 )
+
+
+def _odd_shape(subject: Subject, key: Key) -> bool:
+    """Whether a vector of a linear layer or an embedding is not as long as its B has rows."""
+    entry = subject.covered.get(key.module)
+    if entry is None or entry.b is None or subject.adapter.get("use_bdlora"):
+        return False
+    rows = subject.adapter.shape(entry.b)
+    return len(rows) == 2 and subject.adapter.shape(key) != rows[:1]
 
 
 def _dora() -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -147,7 +147,15 @@ def _belongs(subject: Subject, key: Key) -> bool:
     """
     if key.kind is Kind.FULL and not subject.adapter.is_lora:
         return peft.saved_root(subject.saved_names, key.module) is not None
+    if key.kind is Kind.FULL:
+        return bool(key.module) and named_like_a_parameter(subject, key)
     return key.kind in LORA_KINDS or bool(key.module)
+
+
+def named_like_a_parameter(subject: Subject, key: Key) -> bool:
+    """Whether a full tensor can be one of a model: a ``step`` or an ``epoch`` that a trainer added cannot."""
+    parameters = subject.base.parameters if subject.base else ()
+    return key.parameter in ("weight", "bias") or any(name.endswith(f".{key.parameter}") for name in parameters)
 
 
 def _what(bad: list[Key]) -> str:

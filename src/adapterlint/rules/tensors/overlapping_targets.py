@@ -57,6 +57,8 @@ class OverlappingTargets(Rule):
             inside = inside_saved(subject, root)
             if inside:
                 part = inside[0][len(root) + 1 :].split(".")[0]
+                deep = next((module for module in inside if "." in module[len(root) + 1 :]), None)
+                key = f"KeyError: 'base_model.model.{deep}.base_layer.weight'"
                 yield self.finding(
                     f"target_modules selects {inside[0]}, which lies inside {root} of modules_to_save",
                     subject.at_field("target_modules"),
@@ -67,6 +69,7 @@ class OverlappingTargets(Rule):
                             f"AttributeError: ModulesToSaveWrapper has no attribute `{part}`",
                             scope="alone",  # in a set: AL520
                         ),
+                        *((raises("peft>=0.15,<0.16", key, scope="alone"),) if deep else ()),
                     ),
                     fix=_trained_only(subject),
                 )

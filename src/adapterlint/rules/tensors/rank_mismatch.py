@@ -9,7 +9,7 @@ from typing import Any
 from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises
 from adapterlint.model import peft
 from adapterlint.model.adapter import stored_rank
-from adapterlint.model.keys import Key
+from adapterlint.model.keys import PAIR_KINDS, Key
 from adapterlint.model.subject import Subject, first_names, pointer_to
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, lora_pair
@@ -85,6 +85,8 @@ class RankMismatch(Rule):
             stored = stored_rank(key.kind, subject.adapter.shape(key))
             if stored is None or stored == 0 or key.module not in subject.covered:
                 continue
+            if not (is_read(key) or read_by_name(key)):
+                continue
             expected = peft.rank(subject.adapter, key.module)
             if not isinstance(expected, int) or expected <= 0:
                 continue  # AL106 and AL107 say it
@@ -113,7 +115,7 @@ class RankMismatch(Rule):
             subject.at_config(pointer),
             related=(subject.at_tensor(found[0].name, f"shape {list(adapter.shape(found[0]))}"),),
             # Up to 0.5 there is no rank_pattern: r alone decides.
-            effects=(size_mismatch(subject, found[0], "peft" if adapter.get("r", 8) != stored else "peft>=0.6"),),
+            effects=tuple(_effects(subject, stored, found)),
             fix=rank_fix(subject),
         )
 
@@ -154,6 +156,32 @@ def _full_names(subject: Subject) -> Fix | None:
 
     edits = full_patterns(subject)
     return Fix("Name the modules of the patterns in full", Safety.SAFE, edits) if edits else None
+
+
+def _effects(subject: Subject, stored: int, found: list[Key]) -> Iterator[Effect]:
+    """What is read by name alone is looked for since 0.21, as ``default`` or under the adapter's own name."""
+    read = next((key for key in found if is_read(key)), None)
+    if read is not None:  # up to 0.5 there is no rank_pattern: r alone decides
+        yield size_mismatch(subject, read, "peft" if subject.adapter.get("r", 8) != stored else "peft>=0.6")
+        return
+    names = {key.adapter: key for key in reversed(found)}
+    if "default" in names:
+        yield size_mismatch(subject, names["default"], "peft>=0.21")._replace(scope="alone")
+    if subject.adapter.name in names:
+        yield size_mismatch(subject, names[subject.adapter.name], "peft>=0.21")._replace(scope="set")
+
+
+def read_by_name(key: Key) -> bool:
+    """Whether a LoRA tensor's name is canonical but for the adapter's in it."""
+    return key.has_canonical_prefix and key.adapter is not None and key.kind in PAIR_KINDS
+
+
+def is_read(key: Key) -> bool:
+    """Whether PEFT finds the parameter of a LoRA tensor by its name: what it does not find has no shape to be wrong.
+
+    A name that holds the adapter's is read since 0.21, under that very name (AL202).
+    """
+    return key.has_canonical_prefix and key.name == key.canonical
 
 
 def size_mismatch(subject: Subject, key: Key, targets: str = "peft") -> Effect:

@@ -11,7 +11,7 @@ from adapterlint.model.keys import PAIR_KINDS, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
-from adapterlint.rules.tensors.rank_mismatch import size_mismatch
+from adapterlint.rules.tensors.rank_mismatch import is_read, size_mismatch
 
 if TYPE_CHECKING:
     from adapterlint.model.holding import Holding, Slot
@@ -79,7 +79,7 @@ def _effects(subject: Subject, keys: list[Key]) -> Iterator[Effect]:
                 yield slot_mismatch(subject, held, held.slots[key.name], key)
                 return
     for key in keys:
-        if not key.has_canonical_prefix:
+        if not key.has_canonical_prefix or (key.kind in PAIR_KINDS and not is_read(key)):
             continue
         if key.kind in PAIR_KINDS and key.module in subject.covered:
             yield size_mismatch(subject, key)
@@ -87,7 +87,7 @@ def _effects(subject: Subject, keys: list[Key]) -> Iterator[Effect]:
         if key.kind is Kind.FULL and key.infix is None:
             yield raises("peft", full_mismatch(subject, key))
             return
-    if held is None and any(key.kind in PAIR_KINDS or key.kind is Kind.METHOD for key in keys):
+    if held is None and not subject.adapter.is_lora and any(key.kind is Kind.METHOD for key in keys):
         yield raises("peft", "RuntimeError: Error(s) in loading state_dict")
 
 

@@ -11,6 +11,7 @@ from adapterlint.model.keys import PREFIX, Kind
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
+from adapterlint.rules.tensors.noncanonical_prefix import rename_fix
 
 _TENSOR = "token_adapter.trainable_tokens_delta"
 _FIELD = "/trainable_token_indices"
@@ -67,7 +68,7 @@ class TokenIndexMismatch(Rule):
             return
         rows = {key.module: key for key in adapter.of_kind(Kind.TOKENS)}
         wanted = _indices(adapter.get("trainable_token_indices"))
-        if rows and not any(wanted.values()):
+        if rows and not wanted:
             key = next(iter(rows.values()))
             yield self.finding(
                 "trained token rows are stored but trainable_token_indices does not say which tokens they are",
@@ -77,7 +78,21 @@ class TokenIndexMismatch(Rule):
             )
             return
         for name, indices in wanted.items():
+            yield from self._beyond(subject, name, indices)
             yield from self._one(subject, name, indices, rows)
+
+    def _beyond(self, subject: Subject, name: str | None, indices: list[Any]) -> Iterator[Finding]:
+        """Indices that the embedding of the base does not have."""
+        base = subject.base
+        weight = base.modules.get(_module(subject, name), {}).get("weight") if base else None
+        size = weight.shape[0] if weight is not None and len(weight.shape) == 2 else None
+        beyond = [i for i in indices if size is not None and isinstance(i, int) and not -size <= i < size]
+        if beyond:
+            yield self.finding(
+                f"trainable_token_indices names token {beyond[0]}, but the base's embedding has {size}",
+                subject.at_field("trainable_token_indices"),
+                effects=(raises("peft>=0.15", f"IndexError: index {beyond[0]} is out of bounds for dimension 0"),),
+            )
 
     def _one(self, subject: Subject, name: str | None, indices: list[Any], rows: dict[str, Any]) -> Iterator[Finding]:
         key = next((key for module, key in rows.items() if name is None or module.endswith(name)), None)
@@ -94,12 +109,13 @@ class TokenIndexMismatch(Rule):
                 fix=None if indices else Fix("Set it to null", Safety.SAFE, (SetConfig(_FIELD, None),)),
             )
             return
-        if not key.has_canonical_prefix:
+        if key.name != key.canonical:
             yield self.finding(
-                f"the rows of {key.module} are stored under another name than PEFT looks for",
+                f"the rows of {key.module} are stored under another name than PEFT looks for: {key.name}",
                 subject.at_tensor(key.name),
                 related=(where,),
                 effects=(raises("peft>=0.15", f"KeyError: '{PREFIX}{key.module}.{_TENSOR}'"),),
+                fix=rename_fix(subject, [key], f"…{_TENSOR}") if key.has_canonical_prefix else None,  # else AL201's
                 severity=Severity.WARNING,
             )
         count = subject.adapter.shape(key)[0] if subject.adapter.shape(key) else 0

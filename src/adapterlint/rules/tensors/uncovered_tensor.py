@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, SetConfig, raises, wrong
@@ -15,6 +16,7 @@ from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
 if TYPE_CHECKING:
     from adapterlint.model.holding import Holding
 
+_TAIL = "not found in the base model. Please check the target modules and try again."
 # Methods that look for their layers before anything else does.
 _FINDERS = {"VERA": "VeRA", "PVERA": "PVeRA", "RANDLORA": "RandLora", "FROD": "FRoD"}
 
@@ -65,6 +67,7 @@ class UncoveredTensor(Rule):
             Example(
                 "a text that should be a list", lora_config(target_modules="q_proj"), llama_tensors(), llama_base()
             ),
+            Example("no regular expression", lora_config(target_modules=".*(q_proj"), llama_tensors(), llama_base()),
             Example("nothing matches", lora_config(target_modules=["to_q", "to_v"]), llama_tensors(), llama_base()),
             Example("empty list", lora_config(target_modules=[]), llama_tensors()),
             Example("excluded", lora_config(exclude_modules=["v_proj"]), llama_tensors(), llama_base()),
@@ -78,26 +81,24 @@ class UncoveredTensor(Rule):
             yield from self._of_method(subject, subject.held)
         if not adapter.is_lora or not adapter.modules or adapter.get("target_parameters"):
             return
-        if len(subject.covered) == len(adapter.modules):
+        if len(subject.covered) == len(adapter.modules) and not _by_layer(subject):
             return
-        lost = [
-            module
-            for module in adapter.modules
-            if not subject.selection(module)
-            and peft.saved_root(subject.saved_names, module) is None
-            and subject.module_exists(module) is not False
-        ]
-        if not lost:
+        lost = _lost(subject, subject.selection)
+        earlier = [] if lost else [m for _, selection in _by_layer(subject) for m in _lost(subject, selection)]
+        if not lost and not earlier:
             return
         total = len(adapter.modules)
+        leaving = list(dict.fromkeys(lost or earlier))
         field = "exclude_modules" if any(subject.selection.excluded(module) for module in lost) else "target_modules"
+        what = f"{field} leaves out {len(leaving)} of {total} modules that the file has LoRA tensors for: "
+        if not lost:
+            what = "before PEFT 0.20 layers_to_transform means another number in the paths of "
         yield self.finding(
-            f"{field} leaves out {len(lost)} of {total} modules that the file has LoRA tensors for: "
-            + first_names(lost),
-            subject.at_field(field),
+            what + first_names(leaving),
+            subject.at_field(field if lost else "layers_to_transform"),
             effects=tuple(_effects(subject, lost)),
             related=tuple(
-                subject.at_tensor(key.name, "dropped") for key in list(adapter.modules[lost[0]].by_kind.values())[:1]
+                subject.at_tensor(key.name, "dropped") for key in list(adapter.modules[leaving[0]].by_kind.values())[:1]
             ),
             fix=_fix(subject),
         )
@@ -152,16 +153,41 @@ def _method_fix(subject: Subject, held: Holding) -> Fix:
     return list_targets(subject, names)
 
 
+def _lost(subject: Subject, selection: peft.Selection) -> list[str]:
+    """Modules with LoRA tensors that a selection leaves out."""
+    return [
+        module
+        for module in subject.adapter.modules
+        if not selection(module)
+        and peft.saved_root(subject.saved_names, module) is None
+        and subject.module_exists(module) is not False
+    ]
+
+
 def _effects(subject: Subject, lost: list[str]) -> Iterator[Effect]:
     adapter = subject.adapter
-    kept = len(adapter.modules) - len(lost)
     if matches_nothing(subject):
         yield from nothing_matches(subject)
         return
-    yield Effect(Outcome.WRONG, "peft>=0.6", stage="after_load", inert=kept == 0)
-    for early, selection in _early_selections(subject):
-        if not all(selection(module) for module in lost):
-            yield Effect(Outcome.WRONG, early, stage="after_load", inert=kept == 0)
+    now = "peft>=0.20" if _by_layer(subject) else "peft>=0.6"
+    if lost:
+        yield Effect(Outcome.WRONG, now, stage="after_load", inert=len(adapter.modules) == len(lost))
+    for early, selection in (*_by_layer(subject), *_early_selections(subject)):
+        left = _lost(subject, selection)
+        if left and not any(selection(module) for module in _universe(subject)):
+            yield raises(early, f"ValueError: Target modules {_as_set(adapter.get('target_modules'))} {_TAIL}")
+        elif left:
+            yield Effect(Outcome.WRONG, early, stage="after_load", inert=len(adapter.modules) == len(left))
+
+
+def _by_layer(subject: Subject) -> tuple[tuple[str, peft.Selection], ...]:
+    """How releases before 0.20 select, where their choice of the layer's number may matter."""
+    if subject.adapter.get("layers_to_transform") is None:
+        return ()
+    return (
+        ("peft>=0.6,<0.8", peft.Selection(subject.adapter, subject.base, numbering="common")),
+        ("peft>=0.8,<0.20", peft.Selection(subject.adapter, subject.base, numbering="last")),
+    )
 
 
 def _early_selections(subject: Subject) -> Iterator[tuple[str, peft.Selection]]:
@@ -170,12 +196,16 @@ def _early_selections(subject: Subject) -> Iterator[tuple[str, peft.Selection]]:
     yield "peft>=0.5,<0.6", peft.Selection(subject.adapter, subject.base, legacy=True, dotted=True)
 
 
+def _universe(subject: Subject) -> Iterable[str]:
+    """Modules of the base or, without one, those that have tensors."""
+    if subject.base is not None:
+        return subject.base.modules
+    return subject.adapter.modules if subject.held is None else {key.module for key in subject.adapter.keys}
+
+
 def matches_nothing(subject: Subject) -> bool:
     """Whether the targets select no module at all, as far as base (or, without one, stored names) tell."""
-    if subject.base is not None:
-        return not any(subject.selection(module) for module in subject.base.modules)
-    stored = subject.adapter.modules if subject.held is None else {key.module for key in subject.adapter.keys}
-    return not any(subject.selection(module) for module in stored)
+    return not any(subject.selection(module) for module in _universe(subject))
 
 
 def nothing_matches(subject: Subject) -> Iterator[Effect]:
@@ -185,23 +215,33 @@ def nothing_matches(subject: Subject) -> Iterator[Effect]:
     set; :mod:`adapterlint.rules.sets.unmatched_targets` says so there.
     """
     targets = subject.adapter.get("target_modules")
+    if isinstance(targets, str) and (broken := _broken(targets)):
+        yield raises("peft", f"error: {broken}")
+        return
     old = repr(targets) if isinstance(targets, list) else str(targets)
     new = _as_set(targets)
-    tail = "not found in the base model. Please check the target modules and try again."
     empty = (
         "No `target_modules` passed but also no `target_parameters` found. Please check the values for these arguments."
     )
     for early, selection in _early_selections(subject):
-        modules = subject.base.modules if subject.base is not None else subject.adapter.modules
-        if not any(selection(module) for module in modules):
-            yield raises(early, f"ValueError: Target modules {old} {tail}")
+        if not any(selection(module) for module in _universe(subject)):
+            yield raises(early, f"ValueError: Target modules {old} {_TAIL}")
         elif not all(selection(module) for module in subject.adapter.modules):
             yield wrong(early)
-    yield raises("peft>=0.6,<0.14", f"ValueError: Target modules {new} {tail}")
-    yield raises("peft>=0.14,<0.17", f"ValueError: Target modules {new} {tail}", scope="alone")
-    text = empty if targets == [] else f"Target modules {new} {tail}"
+    yield raises("peft>=0.6,<0.14", f"ValueError: Target modules {new} {_TAIL}")
+    yield raises("peft>=0.14,<0.17", f"ValueError: Target modules {new} {_TAIL}", scope="alone")
+    text = empty if targets == [] else f"Target modules {new} {_TAIL}"
     yield raises("peft>=0.17,<0.21", f"ValueError: {text}", scope="alone")
     yield raises("peft>=0.21", f"NoMatchingPeftModuleError: {text}")
+
+
+def _broken(pattern: str) -> str:
+    """What is wrong with a regular expression; empty if nothing is."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return ""
 
 
 def _as_set(targets: object) -> str:
