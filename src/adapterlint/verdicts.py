@@ -22,8 +22,12 @@ _IN_THE_BASE = frozenset({"AL502", "AL506"})
 """Rules about what an adapter leaves in the base, so that it outlives the adapter."""
 _DROPPED = frozenset({"AL205", "AL519", "AL520"})
 """Rules about tensors that PEFT drops, so that it cannot save them, wherever the finding points."""
+_INCOMPLETE = frozenset({"AL208"})
+"""Rules about tensors that are missing beside others, which PEFT saves as they are."""
 _IN_THE_CONFIG = frozenset({"AL101", "AL109"})
 """Rules about what raises as soon as the config is read."""
+_OF_NAMES = frozenset({"AL506", "AL507", "AL509"})
+"""Rules about sets that also tell what the first adapter does under its own name, whatever comes next."""
 _READ_FIRST = ("/peft_type", "/task_type")
 _IN_THE_TENSORS = frozenset({"AL206", "AL208", "AL217", "AL301"})
 """Rules about tensors whose values are lost wherever they are put."""
@@ -98,11 +102,12 @@ def _carries(finding: Finding, effect: Effect, operation: str, order: Order | No
         return _outlives_swap(finding, effect, order)
     if operation == "native" and finding.rule in _OF_PEFT_MODEL:
         return False
+    if operation == "merge" and finding.rule in _MENDED_BEFORE_MERGING and effect.stage == "after_load":
+        return False
     if effect.outcome is Outcome.WRONG:
-        if operation == "merge" and finding.rule in _MENDED_BEFORE_MERGING:
-            return False
         if operation == "save":
-            return finding.rule in _DROPPED or (finding.location.tensor is not None and not finding.adapters)
+            dropped = finding.location.tensor is not None and not finding.adapters and finding.rule not in _INCOMPLETE
+            return dropped or finding.rule in _DROPPED
         if operation == "delete" and order is not None:
             if finding.rule in _IN_THE_BASE:  # AL502 says so itself
                 return finding.rule == "AL506" and finding.location.path != order.next_path
@@ -116,7 +121,7 @@ def _outlives_swap(finding: Finding, effect: Effect, order: Order | None) -> boo
     """Hot-swapping loads the first adapter only, and puts the tensors of the others in the place of its own."""
     raised = effect.outcome is Outcome.RAISES
     if order is None or finding.adapters:
-        return order is not None and raised and finding.rule == "AL507" and effect.adapter == order.first
+        return order is not None and raised and finding.rule in _OF_NAMES and effect.adapter == order.first
     if finding.location.path == order.first_path:
         return raised
     if raised and finding.rule == "AL108":

@@ -28,6 +28,7 @@ from adapterlint.model.methodtable import METHODS
 if TYPE_CHECKING:
     from adapterlint.model.subject import Subject
 
+_HEADS = ("lm_head", "embed_out")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _OFT_RANGES = {1: "peft<0.14", 2: "peft>=0.14,<0.16", 3: "peft>=0.16"}
 
@@ -247,8 +248,8 @@ def _is_projection(key: Key) -> bool:
 
 
 def _is_tied(subject: Subject, key: Key) -> bool:
-    """Whether these are token rows of a head that is tied to the embedding, which PEFT stores twice."""
-    ends = ("lm_head", "embed_out")
+    """Whether these are token rows of what is tied to the embedding, a head or T5's stacks: PEFT stores them, too."""
+    ends = ("lm_head", "embed_out", "embed_tokens") if subject.base and subject.base.embedding == "shared" else _HEADS
     tied = (subject.base is None or subject.base.tied) and key.name == key.canonical
     return tied and key.parameter == "trainable_tokens_delta" and key.module.rpartition(".")[2] in ends
 

@@ -122,7 +122,11 @@ class UnknownOption(Rule):
                 ("0.18.0", None, late if isinstance(value, str) else ends),
             ):
                 span = schema.clip((low, high), since, before)
-                if span:
+                if span and high is None and subject.adapter.is_lora:
+                    # In a set only the active adapter's is looked at, which is the first one's: AL506.
+                    effects.append(raises(schema.span_text(span), text, scope="alone"))
+                    effects.append(raises(schema.span_text(span), text, operation="native"))
+                elif span:
                     effects.append(raises(schema.span_text(span), text))
         own = {"LORA": "lora_only", "ADALORA": "lora_only"}.get(str(subject.adapter.peft_type))
         known = ("none", "all", *([own] if own else []))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Fix, Safety, raises, wrong
 from adapterlint.model.subject import SetSubject, Subject
-from adapterlint.model.together import stores_bias
+from adapterlint.model.together import shown, stores_bias
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.examples import (
     AnyExample,
@@ -111,6 +111,10 @@ def _biased_base(member: Subject) -> bool:
 
 def _effects(subject: SetSubject, members: list[Subject]) -> Iterator[Effect]:
     later = [member for member in subject.members[1:] if member in members]
+    mode = members[0].adapter.get("bias")
+    if members[0] is subject.members[0] and mode not in ("all", "lora_only"):
+        text = f"NotImplementedError: Requested bias: {shown(mode)}, is not implemented."
+        yield raises("peft>=0.18", text, adapter=members[0].adapter.name)
     if len(members) > 1:
         yield raises("peft", _TEXT, adapter=later[0].adapter.name)
         return

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from adapterlint.findings import Effect, Finding, Severity, raises, wrong
 from adapterlint.model import peft
+from adapterlint.model.base import VOCABULARY_LEAVES
 from adapterlint.model.keys import LORA_KINDS, PREFIX, Key, Kind
 from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.model.together import declared_sets, entered_copies, is_base_bias, saved_kind, saved_sets, trains_rows
@@ -154,6 +155,8 @@ class SaveMismatch(SetRule):
             if not key.infix and key.module and peft.saved_root(names, key.module) is None
         ]
         lost = [key for key in lost if not (biased and key.parameter == "bias")]
+        wrapped = [key for key in member.adapter.of_kind(Kind.BASE_LAYER) if key.parameter == "weight"]
+        lost += [key for key in wrapped if key.module.rpartition(".")[2] not in VOCABULARY_LEAVES]
         if lost:
             yield self.finding(
                 f"{first_names(key.full_name for key in lost)} of {member.adapter.name} is not written again",

@@ -95,7 +95,7 @@ def _occupied(subject: SetSubject, number: int) -> Iterator[Effect]:
             early = "ValueError: The embedding layer is already marked to be trained fully"
             late = "ValueError: TrainableTokensLayer wraps an unknown layer type"
             yield raises("peft>=0.15,<0.16", early, adapter=name)
-            yield raises("peft>=0.16", late, adapter=name)
+            yield raises("peft>=0.16", late, stage="after_load", adapter=name)  # in the first forward
 
 
 def _row_name(member: Subject) -> str:
