@@ -270,6 +270,10 @@ def subject(adapter: Adapter, base: Base | None, depth: PayloadDepth = "quick") 
         base: its base.
         depth: how much tensor data may be read: ``none``, ``quick`` (what costs milliseconds) or ``full``.
     """
+    if base is not None and ("vision_config" in base.config or "text_config" in base.config):
+        from adapterlint.model.layouts import fitting  # few models have had two sets of module paths
+
+        base = fitting(adapter, base)
     if depth == "none":
         return Subject(adapter, base)
     budget = QUICK_BYTES if depth == "quick" else None

@@ -177,9 +177,24 @@ class Base:
         generates = "CausalLM" in self.architecture or self.architecture.endswith(
             ("LMHeadModel", "ConditionalGeneration")
         )
-        if generates and not any(name.startswith(("lm_head.", "embed_out.")) for name in self.stored):
+        stored = any(".lm_head." in f".{name}" or ".embed_out." in f".{name}" for name in self.stored)
+        if generates and not stored:
             return ("lm_head",)
         return ()
+
+    @cached_property
+    def quantised(self) -> dict[str, str]:
+        """Linear layers that bitsandbytes has packed, and the tensor beside the weight that says so."""
+        if not isinstance(self.config.get("quantization_config"), dict):
+            return {}
+        found = {}
+        for name in self.parameters:
+            module, _, state = name.rpartition(".")
+            if state == "SCB":
+                found[module] = name
+            elif state == "absmax" and module.endswith(".weight"):
+                found[module.removesuffix(".weight")] = name
+        return found
 
     @cached_property
     def missing_heads(self) -> tuple[str, ...]:

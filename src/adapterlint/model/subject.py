@@ -146,10 +146,17 @@ class Subject:
 
     @cached_property
     def in_base(self) -> Mapping[str, bool]:
-        """For every module with LoRA tensors, whether the base has it; empty without a base."""
+        """For every module with LoRA tensors, whether the base has it; empty without a base.
+
+        Stacked experts, which PEFT wraps twice and some releases of transformers make at loading, are left out (AL409).
+        """
         if not self.base or self.adapter.get("layer_replication"):
             return {}  # replicated layers have numbers that the checkpoint lacks
         return _held_by(self.base, self.adapter.table)
+
+    def made_by_five(self, module: str) -> bool:
+        """Whether only transformers 5 makes such a module of this checkpoint: experts as one, or their router."""
+        return self.base is not None and _made_by_five(self.base, module)
 
     def module_exists(self, module: str) -> bool | None:
         """Whether the base has a module; None without a base."""
@@ -220,12 +227,27 @@ def _covered(table: KeyTable, selection: peft.Selection, base: Base | None) -> d
 
 @lru_cache(maxsize=64)
 def _held_by(base: Base, table: KeyTable) -> dict[str, bool]:
-    return {module: module in base.modules for module in table.modules}
+    known = base.modules
+    held = {module: module in known for module in table.modules}
+    if all(held.values()):
+        return held
+    return {
+        module: there or module.removesuffix(".base_layer") in known  # stacked experts, wrapped twice
+        for module, there in held.items()
+        if there or not _made_by_five(base, module)
+    }
 
 
 @lru_cache(maxsize=64)
 def _distinct(modules: tuple[str, ...]) -> frozenset[str]:
     return frozenset(modules)
+
+
+def _made_by_five(base: Base, module: str) -> bool:
+    known = base.modules
+    if module.endswith((".experts", ".experts.base_layer")):
+        return not known.get(module.removesuffix(".base_layer"))
+    return module not in known and module.replace(".mlp.", ".block_sparse_moe.") in known
 
 
 def pointer_to(*parts: str | int) -> str:

@@ -10,6 +10,7 @@ from adapterlint.report import LOAD, Report, Verdict
 from adapterlint.reporters.text import clipped, printable
 
 EVERY = "every release"
+_NEEDED = {"transformers": "release of transformers"}
 _EXCEPTION_LENGTH = 240
 
 _STAGES = {
@@ -176,7 +177,7 @@ def said(claim: Effect | Verdict, where: str, remark: str = "") -> str:
     on = f" on {where}" if where else ""
     text = f"{_verb(claim)}{stage}{on}{adapter}{remark}"
     if claim.outcome is Outcome.UNKNOWN and claim.missing:
-        text += f" without the {' and the '.join(claim.missing)}"
+        text += f" without the {' and the '.join(_NEEDED.get(item, item) for item in claim.missing)}"
     if claim.exception:
         text += f": {clipped(claim.exception, _EXCEPTION_LENGTH)}"
     return text

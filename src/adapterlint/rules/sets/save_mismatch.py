@@ -144,7 +144,7 @@ class SaveMismatch(SetRule):
             )
 
     def _undeclared(self, subject: SetSubject, member: Subject) -> Iterator[Finding]:
-        if not member.adapter.saved:
+        if not (member.adapter.saved or member.adapter.of_kind(Kind.BASE_LAYER)):
             return
         heads = peft.implied_heads(subject.members[0].adapter)
         names = (*member.declared_names, *heads)

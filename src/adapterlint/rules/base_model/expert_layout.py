@@ -1,0 +1,140 @@
+"""AL409."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, unknown
+from adapterlint.model import layouts
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import (
+    AnyExample,
+    BaseExample,
+    Example,
+    llama_base,
+    llama_tensors,
+    lora_config,
+    lora_pair,
+)
+
+_MISSING = ("transformers",)
+
+
+class ExpertLayout(Rule):
+    """## What it does
+    Looks for LoRA on the experts of a mixture of experts whose checkpoint holds them one by one. transformers 5 stacks
+    the experts of a layer into two parameters, so that the adapter's layers are others there. Which transformers loads
+    the base no adapter says, so that the verdict is `unknown` where it decides.
+
+    ## Why is this bad?
+    An adapter of single experts loads with transformers 4. With 5 PEFT 0.18 and 0.19 raise or leave them out; from
+    0.20 on it converts them, but not where only one of two modules that became one parameter is there (a ValueError),
+    nor modules outside the experts that have the same last name: shared experts are silently lost. An adapter of
+    stacked experts, as PEFT saves it with transformers 5, is right there from 0.20 on and nowhere else.
+
+    ## Example
+    `"target_modules": ["w1", "w2"]` on Mixtral; `gate_proj`, `up_proj` and `down_proj` on a model with shared experts.
+
+    ## Fix
+    None: PEFT converts in one direction, when it loads, and the numbers of the other form depend on the ranks.
+
+    ## References
+    - PEFT `utils/transformers_weight_conversion.py`; transformers#42491, peft#3711.
+    - Measured for Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE and DeepSeek-V3 on 0.14.0 to 0.21.2 with transformers 4.48.3,
+      4.57.1 and 5.23.0.
+    """
+
+    code = "AL409"
+    name = "expert-layout"
+    needs = ("config", "header", "base")
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        return [
+            Example("attention only", lora_config(), llama_tensors(), _mixtral()),
+            Example("a dense model", lora_config(), llama_tensors(), llama_base()),
+            Example("stacked in the checkpoint, too", _stacked_config(), _stacked(), _fused()),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        half = lora_config(target_modules=["w1", "w2"])
+        return [
+            Example(
+                "single experts", lora_config(target_modules=["w1", "w2", "w3"]), _single("w1", "w2", "w3"), _mixtral()
+            ),
+            Example("one of two that are one now", half, _single("w1", "w2"), _mixtral()),
+            Example("stacked experts", _stacked_config(), _stacked(), _mixtral()),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        base = subject.base
+        if base is None or not any(layouts.expert_leaf(module) for module in base.modules):
+            return
+        modules = subject.adapter.modules
+        single = [module for module in modules if layouts.expert_leaf(module)]
+        stacked = [module for module in modules if subject.made_by_five(module)]
+        if not single and not stacked:
+            return
+        if stacked:
+            message = (
+                f"{first_names(stacked, 1)} has experts as one parameter, which the model has since transformers 5"
+            )
+            effects: tuple[Effect, ...] = (unknown("peft", missing=_MISSING),)
+        else:
+            message = f"{first_names(single, 1)} is a single expert, which the model has up to transformers 4"
+            late = layouts.carried_over(base.model_type, modules)
+            effects = (unknown("peft>=0.18,<0.20" if late else "peft>=0.18", missing=_MISSING),)
+        key = next(iter(modules[(stacked or single)[0]].by_kind.values()))
+        yield self.finding(message, subject.at_tensor(key.name), effects=effects)
+
+
+def _single(*leaves: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    found = {}
+    for layer in range(2):
+        for expert in range(2):
+            for leaf in leaves:
+                inputs, outputs = (32, 16) if leaf == "w2" else (16, 32)
+                module = f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{leaf}"
+                found.update(lora_pair(module, inputs=inputs, outputs=outputs))
+    return found
+
+
+def _stacked_config() -> dict[str, object]:
+    return lora_config(target_modules=[], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
+
+
+def _stacked() -> dict[str, tuple[str, tuple[int, ...]]]:
+    found = {}
+    for layer in range(2):
+        stem = f"model.layers.{layer}.mlp.experts"
+        found.update(lora_pair(f"{stem}.base_layer", r=8, inputs=16, outputs=64))
+        found.update(lora_pair(stem, r=8, inputs=32, outputs=16))
+    return found
+
+
+def _mixtral() -> BaseExample:
+    text = llama_base()
+    tensors = {name: entry for name, entry in text.tensors.items() if ".mlp." not in name}
+    for layer in range(2):
+        stem = f"model.layers.{layer}.block_sparse_moe"
+        tensors[f"{stem}.gate.weight"] = ("F32", (2, 16))
+        for expert in range(2):
+            for leaf, shape in (("w1", (32, 16)), ("w2", (16, 32)), ("w3", (32, 16))):
+                tensors[f"{stem}.experts.{expert}.{leaf}.weight"] = ("F32", shape)
+    config = {**text.config, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+    return BaseExample({**config, "num_local_experts": 2, "num_experts_per_tok": 2}, tensors)
+
+
+def _fused() -> BaseExample:
+    base = _mixtral()
+    tensors = {name: entry for name, entry in base.tensors.items() if "block_sparse_moe" not in name}
+    for layer in range(2):
+        stem = f"model.layers.{layer}.mlp"
+        tensors |= {f"{stem}.gate.weight": ("F32", (2, 16))}
+        tensors |= {
+            f"{stem}.experts.gate_up_proj": ("F32", (2, 64, 16)),
+            f"{stem}.experts.down_proj": ("F32", (2, 16, 32)),
+        }
+    return BaseExample(base.config, tensors)

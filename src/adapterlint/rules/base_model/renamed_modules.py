@@ -1,0 +1,146 @@
+"""AL408."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, unknown
+from adapterlint.model import layouts, peft
+from adapterlint.model.subject import Subject, first_names
+from adapterlint.rules.base import Rule
+from adapterlint.rules.examples import AnyExample, BaseExample, Example, llama_base, llama_tensors, lora_config, renamed
+
+_MISSING = ("transformers",)
+_SAY = Fix(
+    "Load it with transformers before 4.52, or give the tensors the names that the base has since", Safety.DISPLAY
+)
+
+
+class RenamedModules(Rule):
+    """## What it does
+    Looks for adapters of vision-language models whose modules have another path before or after transformers 4.52: the
+    wrapper's `language_model.model.` became `model.language_model.`, Qwen2-VL's `model.` became
+    `model.language_model.`. Which release of transformers loads the base no adapter says, so that these verdicts are
+    `unknown` where it decides.
+
+    ## Why is this bad?
+    Old names load with transformers before 4.52. With later ones PEFT up to 0.15 finds none of them and the base
+    answers alone. From 0.16 on PEFT renames them in `from_pretrained`, but not in `load_adapter`, so that the second
+    adapter of a set is lost; with transformers 5 it renames the LoRA tensors of LLaVA and its kin from 0.19 on, those
+    of Qwen2-VL never, and saved modules never (a KeyError). A `target_modules` that spells the old path out matches
+    nothing (a ValueError). New names load with transformers 4.52 and later only.
+
+    ## Example
+    `base_model.model.language_model.model.layers.0.self_attn.q_proj.lora_A.weight` on LLaVA.
+
+    ## Fix
+    None in the files that serves every release: keep to the transformers of the time, or rename the tensors.
+
+    ## References
+    - transformers#38627; peft#2566; PEFT `utils/save_and_load.py`, `load_peft_weights`.
+    - Measured for LLaVA and Qwen2-VL on 0.14.0 to 0.21.2 with transformers 4.48.3, 4.57.1 and 5.23.0.
+    """
+
+    code = "AL408"
+    name = "renamed-modules"
+    needs = ("config", "header", "base")
+
+    @staticmethod
+    def valid() -> list[AnyExample]:
+        return [
+            Example("a text model", lora_config(), llama_tensors(), llama_base()),
+            Example("a part that was never moved", _config(["lm_head"]), _head(), _qwen()),
+        ]
+
+    @staticmethod
+    def invalid() -> list[AnyExample]:
+        path = r"language_model\.model\..*\.(q_proj|v_proj)"
+        return [
+            Example("old names", _config(), _old(), _llava()),
+            Example("new names", _config(), _new(), _llava()),
+            Example("the old path spelt out", _config(path), _old(), _llava()),
+            Example("beside the vision tower", _config(), llama_tensors(), _qwen()),
+        ]
+
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        base = subject.base
+        other = layouts.twin(base) if base is not None else None
+        if base is None or other is None:
+            return
+        beginnings = layouts.moves(base.model_type)
+        present = [key for key in subject.adapter.keys if key.module in base.modules]
+        new = layouts.is_new((key.module for key in present), beginnings)
+        if new:
+            moving = [key for key in present if layouts.is_new((key.module + ".",), beginnings)]
+            effects: tuple[Effect, ...] = (unknown("peft<0.16", missing=_MISSING),)
+            text = "so only since transformers 4.52; before, it answers without them"
+        else:
+            moving = [key for key in present if layouts.moved(key.module, beginnings) != key.module]
+            modules = dict.fromkeys(key.module for key in moving if key.module in subject.adapter.modules)
+            selection = peft.Selection(subject.adapter, other)
+            lost = [module for module in modules if not selection(layouts.moved(module, beginnings))]
+            saved = any(key.module not in modules for key in moving)
+            effects = tuple(_old_effects(base.model_type, bool(lost), saved))
+            text = "otherwise since transformers 4.52" + (", and the targets spell the old path out" if lost else "")
+        if moving:
+            yield self.finding(
+                f"{first_names(dict.fromkeys(key.module for key in moving), 1)} of {base.model_type} is called {text}",
+                subject.at_tensor(moving[0].name),
+                effects=effects,
+                fix=None if new else _SAY,
+                severity=Severity.NOTE if new else Severity.WARNING,
+            )
+
+
+def _old_effects(model_type: str, spelt: bool, saved: bool) -> Iterator[Effect]:
+    if spelt:
+        yield unknown("peft", missing=_MISSING)
+        return
+    yield unknown("peft<0.16", missing=_MISSING)
+    wrapped = ("language_model.lm_head", "lm_head") in layouts.moves(model_type)
+    yield unknown("peft>=0.18,<0.19" if wrapped and not saved else "peft>=0.18", missing=_MISSING)
+    yield unknown("peft>=0.16", missing=_MISSING, scope="set")
+
+
+def _config(targets: str | list[str] | None = None) -> dict[str, object]:
+    return lora_config(target_modules=targets or ["q_proj", "v_proj"])
+
+
+def _old() -> dict[str, tuple[str, tuple[int, ...]]]:
+    return renamed(
+        llama_tensors(), lambda name: name.replace("model.model.model.", "model.model.language_model.model.")
+    )
+
+
+def _new() -> dict[str, tuple[str, tuple[int, ...]]]:
+    return renamed(
+        llama_tensors(), lambda name: name.replace("model.model.model.", "model.model.model.language_model.")
+    )
+
+
+def _head() -> dict[str, tuple[str, tuple[int, ...]]]:
+    stem = "base_model.model.lm_head"
+    return {f"{stem}.lora_A.weight": ("F32", (4, 16)), f"{stem}.lora_B.weight": ("F32", (48, 4))}
+
+
+def _llava() -> BaseExample:
+    text = llama_base()
+    tower = {"multi_modal_projector.linear_1.weight": ("F32", (16, 16))}
+    config = {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "text_config": text.config,
+        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 16},
+    }
+    return BaseExample(config, {**renamed(text.tensors, lambda name: f"language_model.{name}"), **tower})
+
+
+def _qwen() -> BaseExample:
+    text = llama_base()
+    config = {
+        **text.config,
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": "qwen2_vl",
+        "vision_config": {"depth": 1, "embed_dim": 16},
+    }
+    return BaseExample(config, {**text.tensors, "visual.merger.mlp.0.weight": ("F32", (16, 16))})
