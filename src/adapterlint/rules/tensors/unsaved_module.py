@@ -108,7 +108,8 @@ class UnsavedModule(Rule):
         heads = peft.implied_heads(subject.adapter)
         packed = subject.base.quantised  # AL410
         for root in subject.saved_modules:
-            if any(f"{layer}.".startswith(f"{root}.") for layer in packed):
+            tied = not peft.saves(peft.saved_names(subject.adapter), root)  # only since 0.18: AL406
+            if tied or any(f"{layer}.".startswith(f"{root}.") for layer in packed):
                 continue
             expected = list(subject.base.under(root)) or _absent_head(subject, root)
             missing = [name for name in expected if not _stored(subject, name)]
