@@ -16,7 +16,7 @@ _MENDED = frozenset({"AL501", "AL510"})
 """Rules about which adapter is active: operations name the one they want, and have rules of their own for the rest."""
 _MENDED_BEFORE_MERGING = frozenset({"AL513"})
 """The same, where the other operations do not name the adapter they want."""
-_OF_PEFT_MODEL = frozenset({"AL201", "AL509", "AL512"})
+_OF_PEFT_MODEL = frozenset({"AL201", "AL509", "AL512", "AL513"})
 """Rules about classes and names that transformers' own loader does not use; where it fails too, they say so."""
 _IN_THE_BASE = frozenset({"AL502", "AL506"})
 """Rules about what an adapter leaves in the base, so that it outlives the adapter."""

@@ -228,7 +228,7 @@ def write_case(case: Case, directory: Path, base: Path) -> list[Path]:
             elif "norm" in key.lower() and key.endswith("weight"):
                 drawn = 1 + 0.5 * drawn
             copy = member.copied.get(key)
-            tensors[key] = stored[copy] if copy else (0.4 * drawn).to(dtypes[dtype])
+            tensors[key] = stored[copy].clone() if copy else (0.4 * drawn).to(dtypes[dtype])
         save_file(tensors, str(path / "adapter_model.safetensors"), metadata={"format": "pt"})
         paths.append(path)
     return paths
@@ -258,6 +258,7 @@ def cases() -> Iterator[Case]:
         _others,
         _random,
         _mixtures,
+        _outlived,
     ):
         yield from group()
 
@@ -676,3 +677,26 @@ def _drawn(dice: random.Random, base: str, odd: float) -> Member:
         config["trainable_token_indices"] = {"embed_tokens": [3, 5, 7]}
         more |= tokens()
     return llama(leaves, more=more, **config)
+
+
+def _outlived() -> Iterator[Case]:
+    """Defects of one member that some operations outlive, and features that only some operations mind."""
+    broken = Member(
+        llama().config, {name.replace(PREFIX, f"module.{PREFIX}"): e for name, e in llama().tensors.items()}
+    )
+    yield _case("outlived-prefix-first", "llama", a=broken, b=llama())
+    yield _case("outlived-prefix-last", "llama", a=llama(), b=llama(), c=broken)
+    bare = Member(llama().config, {name.removeprefix(PREFIX): e for name, e in llama().tensors.items()})
+    yield _case("outlived-no-prefix", "llama", a=llama(), b=bare)
+    yield _case("outlived-unknown-bias", "llama", a=llama(), b=llama(bias="foo"))
+    head = f"{PREFIX}lm_head.weight"
+    inside = {**pairs(("query", "value")), **_pair("bert.pooler.dense")}
+    whole, deep = bert(saves=("pooler",)), bert(target_modules=["query", "value", "pooler.dense"])
+    yield _case("outlived-block", "bert", a=whole, b=Member(deep.config, inside))
+    undeclared = Member(llama().config, {**llama().tensors, head: ("F32", (48, 16))})
+    yield _case("outlived-undeclared-first", "llama", a=undeclared, b=llama(), c=heads("lm_head"))
+
+
+def _pair(module: str) -> Shapes:
+    stem = f"{PREFIX}{module}"
+    return {f"{stem}.lora_A.weight": ("F32", (4, 16)), f"{stem}.lora_B.weight": ("F32", (16, 4))}

@@ -139,10 +139,13 @@ def _same_words(said: str, found: str) -> bool:
 
 
 def _cells(release: str) -> Iterator[tuple[str, str, str]]:
-    """Set, operation and outcome of everything that was measured on a release; sets that do not load are left out."""
+    """Set, operation and outcome of everything that was measured on a release.
+
+    Sets that do not load are left out, but for those that are about what outlives a defect.
+    """
     column = OLDER["releases"].index(release)
     for name, rows in OLDER["cases"].items():
-        if rows["load"][column] == ".":
+        if rows["load"][column] == "." or name.startswith("outlived-"):
             for operation in OPERATIONS:
                 letter = rows[operation][column]
                 if letter in LETTERS:

@@ -26,7 +26,7 @@ from adapterlint.rules.examples import (
 _OPERATION = "merge"
 # transformers' models that multiply what goes into the output head by d_model ** -0.5 if the embeddings are tied.
 _SCALED_WHEN_TIED = frozenset({"t5", "mt5", "longt5", "switch_transformers", "udop", "pop2piano"})
-_LOOKS_FIRST = frozenset({"LORA", "HIRA", "SHADOW", "ADALORA"})
+_LOOKS_FIRST = frozenset({"LORA", "HIRA", "SHADOW", "ADALORA", "LN_TUNING"})
 _OUTPUTS = ("lm_head", "embed_out")
 
 

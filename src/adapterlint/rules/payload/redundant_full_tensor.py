@@ -27,8 +27,8 @@ class RedundantFullTensor(Rule):
     `"modules_to_save": ["lm_head"]`, and an `lm_head.weight` that was frozen.
 
     ## Fix
-    Safe for `base_layer.weight`, which PEFT does not need. A saved module is for you to judge: take it out of
-    `modules_to_save` too, unless the adapter is loaded beside others that save it.
+    Safe for `base_layer.weight`, which PEFT does not need. A saved module is for you to judge: keep it where the
+    adapter is loaded beside others that save it, as after the `union` form; else take it out of `modules_to_save`, too.
 
     ## References
     - Measured on 0.4.0 to 0.21.2: right with and without; vllm#32599.
@@ -65,7 +65,10 @@ class RedundantFullTensor(Rule):
         whole = [key for key in subject.adapter.full_keys if not key.infix and _copied(subject, key)]
         modules = list(dict.fromkeys(key.module for key in whole))
         if whole:
-            text = f"Drop them, and {first_names(modules)} from modules_to_save, unless others of its set save them"
+            names = first_names(modules)
+            text = (
+                f"Keep them if other adapters of a set save {names}; else drop them, and {names} from modules_to_save"
+            )
             yield self._copies(subject, whole, Fix(text, Safety.DISPLAY))
 
     def _copies(self, subject: Subject, keys: list[Key], fix: Fix) -> Finding:

@@ -111,8 +111,11 @@ def _biased_base(member: Subject) -> bool:
 
 def _effects(subject: SetSubject, members: list[Subject]) -> Iterator[Effect]:
     later = [member for member in subject.members[1:] if member in members]
+    odd = [member for member in members if member.adapter.get("bias") not in ("all", "lora_only")]
+    if odd:
+        yield raises("peft>=0.18,<0.21", "NotImplementedError: ", operation="save", adapter=odd[0].adapter.name)
     mode = members[0].adapter.get("bias")
-    if members[0] is subject.members[0] and mode not in ("all", "lora_only"):
+    if odd and odd[0] is subject.members[0]:
         text = f"NotImplementedError: Requested bias: {shown(mode)}, is not implemented."
         yield raises("peft>=0.18", text, adapter=members[0].adapter.name)
     if len(members) > 1:

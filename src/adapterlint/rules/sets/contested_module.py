@@ -125,6 +125,9 @@ def _saving(subject: SetSubject, item: Contested) -> Iterator[Effect]:
     names = zip(subject.members, saved_sets(subject, heads_for_all=True).saved, strict=True)
     owner = next(member.adapter.name for member, saved in names if item.root in saved)
     part = item.module[len(item.root) + 1 :]
+    if not item.later.selection(f"{item.root}.modules_to_save.{owner}.{part}"):
+        yield wrong("peft>=0.6", operation="save", adapter=item.later.adapter.name)
+        return
     text = f"KeyError: 'modules_to_save.{owner}.{part}.lora_A.{item.later.adapter.name}.weight'"
     yield raises("peft>=0.20", text, operation="save", adapter=owner)
 

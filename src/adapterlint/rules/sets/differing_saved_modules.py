@@ -28,9 +28,9 @@ class DifferingSavedModules(SetRule):
 
     ## Why is this bad?
     PEFT keeps one wrapper per saved module for all adapters, and gets the bookkeeping wrong when they differ: 0.6 to
-    0.10 raise in `set_adapter`, 0.11 to 0.14 answer with the wrong head for good, 0.15 to 0.17 until `set_adapter` is
-    called again. Release 0.18 and later load and switch rightly, but merging (0.18 to 0.20), mixed batches, hotswap,
-    deleting and weighted merges still go wrong.
+    0.10 raise in `set_adapter` (0.6 already while loading, where the first adapter saves nothing), 0.11 to 0.14 answer
+    with the wrong head for good, 0.15 to 0.17 until `set_adapter` is called again. Release 0.18 and later load and
+    switch rightly, but merging (0.18 to 0.20), mixed batches, hotswap, deleting and weighted merges still go wrong.
 
     ## Example
     One adapter with `"modules_to_save": ["classifier"]`, one with `["pooler"]`, one with none.

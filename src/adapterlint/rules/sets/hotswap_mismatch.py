@@ -273,7 +273,20 @@ def _shapes(slot: _Slot, other: Subject, old: bool) -> _Problem | None:
                 text = "RuntimeError: The size of tensor a must match the size of tensor b at non-singleton dimension 1"
                 reason = f"{key.name} has the shape {list(shape)}"
                 return _Problem(reason, _raises(_OLD if old else _NEW, text, other), "target_modules")
+            if key is not None and _turned(slot.member, key, shape):
+                text = "RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+                reason = f"{key.name} has the shape {list(shape)}, which does not fit the base"
+                return _Problem(reason, _raises(_OLD if old else _NEW, text, other), "target_modules")
     return None
+
+
+def _turned(first: Subject, key: Key, shape: tuple[int, ...]) -> bool:
+    """Whether A takes another number of features than the layer and is not cut down to what is there."""
+    features = first.base.features(key.module) if first.base is not None else None
+    own = first.adapter.modules.get(key.module)
+    if features is None or key.kind is not Kind.LORA_A or len(shape) != 2 or own is None or own.a is None:
+        return False
+    return shape[1] != features[0] and any(n > o for n, o in zip(shape, first.adapter.shape(own.a), strict=False))
 
 
 def _embeddings(first: Subject, other: Subject) -> _Problem | None:

@@ -170,9 +170,10 @@ def _parameters(member: Subject, root: str) -> list[str]:
 
 
 def _without_norms(subject: SetSubject) -> Iterator[Effect]:
-    """A norm of LN_TUNING asks every active adapter for its own."""
-    other = next((m for m in subject.members if m.adapter.peft_type != "LN_TUNING"), None)
-    if other is not None and any(member.adapter.peft_type == "LN_TUNING" for member in subject.members):
+    """A norm of LN_TUNING, or an embedding of TRAINABLE_TOKENS, asks every active adapter for its own."""
+    asking = [member for member in subject.members if member.adapter.peft_type in ("LN_TUNING", "TRAINABLE_TOKENS")]
+    other = next((member for member in subject.members if member not in asking), None)
+    if other is not None and asking:
         yield raises("peft>=0.11", f"KeyError: '{other.adapter.name}'", operation=_OPERATION)
 
 
@@ -194,7 +195,9 @@ def _refusals(method: str, subject: SetSubject) -> Iterator[Effect]:
             text += " Please check `peft_config.target_modules`."
             yield raises("peft>=0.11,<0.20", f"KeyError: '{last}'", operation=_OPERATION, adapter=last)
             yield raises("peft>=0.20,<0.21", text, operation=_OPERATION, adapter=last)
-    elif method == "RANDLORA":  # every load puts new projections in the place of the earlier ones'
+    elif (
+        method == "RANDLORA" and len({member.adapter.peft_type for member in subject.members}) == 1
+    ):  # every load puts new projections in the place of the earlier ones'
         yield raises("peft>=0.16", f"KeyError: '{first}'", operation=_OPERATION, adapter=first)
     elif method == "ADALORA":
         text = "TypeError: AdaLoraModel.__init__() got an unexpected keyword argument 'low_cpu_mem_usage'"

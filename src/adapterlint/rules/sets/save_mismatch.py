@@ -99,6 +99,7 @@ class SaveMismatch(SetRule):
         yield from self._rows(subject)
         yield from self._biases(subject)
         yield from self._renamed(subject)
+        yield from self._ends(subject)
         yield from self._wrappers(subject)
 
     def _method(self, subject: SetSubject) -> Iterator[Finding]:
@@ -230,6 +231,22 @@ class SaveMismatch(SetRule):
                 adapters=subject.paths,
             )
             return
+
+    def _ends(self, subject: SetSubject) -> Iterator[Finding]:
+        """With LoRA on one end of the vocabulary PEFT writes the base's weight of both, where they have layers."""
+        ends = {base.embedding, *peft.vocabulary_heads(base)} if (base := subject.base) is not None else set()
+        changed = [(member, ends & member.layers) for member in subject.members]
+        everywhere = set().union(*(found for _, found in changed))
+        for member, found in changed:
+            if found and everywhere - found:
+                added = first_names(f"{end}.base_layer.weight" for end in sorted(map(str, everywhere - found)))
+                yield self.finding(
+                    f"{added} is also written to the file of {member.adapter.name}, since another adapter changes it",
+                    member.at_field("target_modules"),
+                    effects=(wrong("peft>=0.14", operation=_OPERATION, adapter=member.adapter.name),),
+                    adapters=subject.paths,
+                )
+                return
 
     def _wrappers(self, subject: SetSubject) -> Iterator[Finding]:
         """Up to 0.14 an adapter that saves anything gets a copy of every saved module that exists when it is loaded."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, raises, wrong
+from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX, Kind
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.model.together import saved_sets, vocabulary_ends
@@ -41,7 +42,11 @@ class TokenRowsInSet(SetRule):
     @staticmethod
     def valid() -> list[AnyExample]:
         rows = Example("a", lora_config(trainable_token_indices=_INDICES), {**llama_tensors(), **_ROWS})
-        return [SetExample("both have rows", {"a": rows, "b": rows}, llama_base())]
+        method = _only_rows()
+        return [
+            SetExample("both have rows", {"a": rows, "b": rows}, llama_base()),
+            SetExample("nothing but rows", {"a": method, "b": method}, llama_base()),
+        ]
 
     @staticmethod
     def invalid() -> list[AnyExample]:
@@ -53,10 +58,12 @@ class TokenRowsInSet(SetRule):
             SetExample("rows first", {"a": rows, "b": plain}, llama_base()),
             SetExample("rows second", {"b": plain, "a": rows}, llama_base()),
             SetExample("tied", {"b": plain, "a": rows}, llama_base(tied=True)),
+            SetExample("nothing but rows, and tied", {"a": _only_rows(), "b": _only_rows()}, llama_base(tied=True)),
             SetExample("rows after the whole embedding", {"c": whole, "a": rows}, llama_base()),
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
+        yield from self._method(subject)
         having = [bool(member.adapter.get("trainable_token_indices")) for member in subject.members]
         if all(having) or not any(having):
             return
@@ -66,6 +73,22 @@ class TokenRowsInSet(SetRule):
             f"only some adapters of this set train token rows ({owner.adapter.name} does)",
             owner.at_field("trainable_token_indices"),
             effects=tuple(_effects(subject, having, number)),
+            adapters=subject.paths,
+        )
+
+    def _method(self, subject: SetSubject) -> Iterator[Finding]:
+        """Adapters that are nothing but token rows: a tied head takes those of the last one until set_adapter."""
+        first, base = subject.members[0], subject.base
+        alone = all(member.adapter.peft_type == "TRAINABLE_TOKENS" for member in subject.members)
+        if not alone or base is None or not base.tied or not peft.vocabulary_heads(base):
+            return
+        effects = [wrong("peft>=0.19", adapter=first.adapter.name)]
+        if len(subject.members) > 2:
+            effects.append(wrong("peft>=0.19", operation="delete"))
+        yield self.finding(
+            f"the head, which the base ties to the embedding, takes the rows of {subject.members[-1].adapter.name}",
+            first.at_field("token_indices"),
+            effects=tuple(effects),
             adapters=subject.paths,
         )
 
@@ -79,7 +102,10 @@ def _effects(subject: SetSubject, having: list[bool], number: int) -> Iterator[E
         yield raises("peft>=0.15", f"KeyError: '{name}'", adapter=later.adapter.name)
     elif number:
         tied = subject.base is not None and bool(vocabulary_ends(subject.members[number]) - {subject.base.embedding})
-        yield wrong("peft>=0.15" if tied else "peft>=0.15,<0.18", adapter=subject.members[0].adapter.name)
+        yield wrong(
+            "peft>=0.15" if tied and having.count(True) == 1 else "peft>=0.15,<0.18",
+            adapter=subject.members[0].adapter.name,
+        )
     yield from _occupied(subject, number)
 
 
@@ -101,3 +127,16 @@ def _occupied(subject: SetSubject, number: int) -> Iterator[Effect]:
 def _row_name(member: Subject) -> str:
     stored = next((key.canonical for key in member.adapter.of_kind(Kind.TOKENS)), None)
     return stored or f"{PREFIX}embed_tokens.token_adapter.trainable_tokens_delta"
+
+
+def _only_rows() -> Example:
+    config = {
+        "base_model_name_or_path": "example/tiny-llama",
+        "inference_mode": True,
+        "init_weights": True,
+        "peft_type": "TRAINABLE_TOKENS",
+        "target_modules": ["embed_tokens"],
+        "task_type": "CAUSAL_LM",
+        "token_indices": [3, 5, 7],
+    }
+    return Example("d", config, {"base_model.model.model.embed_tokens.trainable_tokens_delta": ("F32", (3, 16))})

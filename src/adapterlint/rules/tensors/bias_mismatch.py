@@ -112,7 +112,7 @@ class BiasMismatch(Rule):
             )
         covered = subject.covered.items() if flag else ()
         bare = [module for module, entry in covered if entry.b and Kind.LORA_BIAS not in entry.by_kind]
-        if bare and not subject.adapter.get("modules_to_save"):
+        if bare and (biases or not subject.adapter.get("modules_to_save")):
             yield self.finding(
                 f"lora_bias is set but {len(bare)} modules have no lora_B.bias: {first_names(bare)}",
                 subject.at_field("lora_bias"),

@@ -109,13 +109,16 @@ class TokenIndexMismatch(Rule):
                 fix=None if indices else Fix("Set it to null", Safety.SAFE, (SetConfig(_FIELD, None),)),
             )
             return
-        if key.name != key.canonical:
+        elsewhere = subject.module_exists(key.module) is False
+        if key.name != key.canonical or elsewhere:
+            module = _module(subject, name) if elsewhere else key.module
+            mine = key.has_canonical_prefix and not elsewhere  # else AL201's, or AL401's
             yield self.finding(
-                f"the rows of {key.module} are stored under another name than PEFT looks for: {key.name}",
+                f"the rows of {module} are stored under another name than PEFT looks for: {key.name}",
                 subject.at_tensor(key.name),
                 related=(where,),
-                effects=(raises("peft>=0.15", f"KeyError: '{PREFIX}{key.module}.{_TENSOR}'"),),
-                fix=rename_fix(subject, [key], f"…{_TENSOR}") if key.has_canonical_prefix else None,  # else AL201's
+                effects=(raises("peft>=0.15", f"KeyError: '{PREFIX}{module}.{_TENSOR}'"),),
+                fix=rename_fix(subject, [key], f"…{_TENSOR}") if mine else None,
                 severity=Severity.WARNING,
             )
         count = subject.adapter.shape(key)[0] if subject.adapter.shape(key) else 0

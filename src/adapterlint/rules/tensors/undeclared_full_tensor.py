@@ -76,6 +76,7 @@ class UndeclaredFullTensor(Rule):
         if not subject.adapter.is_lora:
             return
         altering = altering_keys(subject, subject.undeclared)
+        yield from self._dropped(subject)
         if not altering:
             return
         modules = list(dict.fromkeys(key.module for key in altering))
@@ -88,6 +89,24 @@ class UndeclaredFullTensor(Rule):
             fix=_declare(subject, modules),
             severity=Severity.WARNING,
         )
+
+    def _dropped(self, subject: Subject) -> Iterator[Finding]:
+        """Tensors of modules that the targets select and for which there is no LoRA: PEFT wraps them all the same."""
+        modules = subject.layers.difference(subject.adapter.modules) if subject.base is not None else ()
+        lost = [
+            key
+            for key in subject.undeclared
+            if key.has_canonical_prefix and key.module in modules and subject.equals_base(key) is False
+        ]
+        if lost:
+            yield self.finding(
+                f"{len(lost)} full tensors belong to modules that target_modules selects, so that PEFT drops them: "
+                + first_names(key.full_name for key in lost),
+                subject.at_tensor(lost[0].name),
+                effects=(wrong("peft>=0.7"),),
+                related=(subject.at_field("modules_to_save", "does not name it"),),
+                fix=_declare(subject, list(dict.fromkeys(key.module for key in lost))),
+            )
 
 
 def altering_keys(subject: Subject, undeclared: Iterable[Key]) -> list[Key]:
