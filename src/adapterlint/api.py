@@ -1,21 +1,109 @@
-"""What the command line and the public functions share: settings become a request."""
+"""The public ``check``, and what it shares with the command line: settings become a request."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from adapterlint import run
+from adapterlint.config.keys import BY_NAME
 from adapterlint.config.settings import Settings, load
+from adapterlint.errors import UserError
 from adapterlint.findings import OPERATIONS
+from adapterlint.report import Report
 from adapterlint.rules.registry import activate, all_rules
 from adapterlint.run import Request
-from adapterlint.suppress import Selection
+from adapterlint.suppress import Selection, names_rule
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from adapterlint.ignores import Suppressions
     from adapterlint.rules.examples import AnyExample
+
+
+def check(
+    *paths: str | os.PathLike[str],
+    targets: Sequence[str] | None = None,
+    base: str | os.PathLike[str] | None = None,
+    sets: Literal["auto", "one", "none"] | None = None,
+    select: Sequence[str] | None = None,
+    ignore: Sequence[str] | None = None,
+    operations: Sequence[str] | None = None,
+    payload: Literal["quick", "none", "full"] | None = None,
+    plugins: Sequence[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+) -> Report:
+    """What PEFT will do with the adapters at and below the paths.
+
+    No configuration file is looked for: the same call has the same answer in every directory. What is None has the
+    value that ``config`` gives it, and its default without that.
+
+    Args:
+        paths: adapter directories, or directories above them; several adapters are one set, loaded in this order.
+        targets: such as ``peft==0.13.2`` or ``peft>=0.6,<0.14``; by default the newest release that is known.
+        base: directory of the base model; by default it is looked for where the adapters say.
+        sets: ``auto`` finds what is loaded together, ``one`` takes all adapters as one set, ``none`` takes each alone.
+        select: report only these rules: codes, beginnings of codes, names.
+        ignore: do not report these. Neither changes a verdict.
+        operations: also report what breaks in these, such as ``merge``; or ``all``.
+        payload: how much tensor data is read.
+        plugins: entry points whose rules are run as well.
+        config: a configuration file that is used.
+
+    Raises:
+        UserError: something in the arguments or in the configuration cannot be; the text says what, and why.
+    """
+    values: dict[str, Any] = {
+        "targets": targets,
+        "base": base if base is None else os.fspath(base),
+        "sets": sets,
+        "select": select,
+        "ignore": ignore,
+        "operations": operations,
+        "payload": payload,
+        "plugins": plugins,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    _refuse(paths, given)
+    given = {name: tuple(value) if _is_list(name) else value for name, value in given.items()}
+    names = [os.fspath(path) for path in paths]
+    settings = settings_of(names, given, None if config is None else os.fspath(config), isolated=config is None)
+    for name in given.keys() & {"select", "ignore"}:
+        problem = unknown_rule(given[name])
+        if problem:
+            raise UserError(f"{name}: {problem}")
+    return run.check(request_of(names, settings))
+
+
+def _is_list(name: str) -> bool:
+    return isinstance(BY_NAME[name].default, tuple)
+
+
+def _refuse(paths: Sequence[object], given: Mapping[str, Any]) -> None:
+    """Raise for what the types do not allow: a text is a sequence of texts to Python, and never what was meant."""
+    if not paths:
+        raise UserError("check needs a path")
+    for name, value in given.items():
+        if _is_list(name) and (isinstance(value, str) or not all(isinstance(item, str) for item in value)):
+            raise UserError(f"{name} takes a list of texts, not {value!r}")
+        choices = BY_NAME[name].choices
+        for item in (value if _is_list(name) else (value,)) if choices else ():
+            if item not in choices:
+                raise UserError(f"{name} is one of {', '.join(choices)}, not {item!r}")
+
+
+def unknown_rule(selectors: Iterable[str]) -> str | None:
+    """What is wrong with selectors, if one of them names no rule; the plugins have to be active."""
+    rules = all_rules()
+    for item in selectors:
+        if not any(names_rule(item, rule.code, rule.name) for rule in rules):
+            from adapterlint.config.errors import nearest
+
+            hint = nearest(item, [word for rule in rules for word in (rule.code, rule.name)])
+            return f"{item!r} names no rule{hint or '; `adapterlint rule` lists them'}"
+    return None
 
 
 def settings_of(

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from adapterlint.api import request_of, settings_of
+from adapterlint.api import request_of, settings_of, unknown_rule
 from adapterlint.cli.grouped import CHECKED, CONFIGURED, REPORTED, option
 from adapterlint.config.settings import Settings
 from adapterlint.findings import OPERATIONS
 from adapterlint.run import Request
-from adapterlint.suppress import names_rule
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -137,7 +136,9 @@ def to_settings(options: dict[str, Any]) -> Settings:
     given = {name: value for name, value in given.items() if value}
     settings = settings_of(options["paths"], given, options["config"], options["isolated"])
     for name in given.keys() & {"select", "extend-select", "ignore"}:
-        _refuse_unknown(name, given[name])
+        problem = unknown_rule(given[name])
+        if problem:
+            raise click.BadParameter(problem, param_hint=f"--{name}")
     return settings
 
 
@@ -153,16 +154,3 @@ def to_request(options: dict[str, Any], settings: Settings | None = None) -> Req
 
 def _split(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(code.strip() for item in values for code in item.split(",") if code.strip())
-
-
-def _refuse_unknown(name: str, items: tuple[str, ...]) -> None:
-    """Refuse what names no rule; the plugins' rules are known by now."""
-    from adapterlint.config.errors import nearest
-    from adapterlint.rules.registry import all_rules
-
-    rules = all_rules()
-    for item in items:
-        if not any(names_rule(item, rule.code, rule.name) for rule in rules):
-            hint = nearest(item, [word for rule in rules for word in (rule.code, rule.name)])
-            hint = hint or "; `adapterlint rule` lists them"
-            raise click.BadParameter(f"{item!r} names no rule{hint}", param_hint=f"--{name}")
