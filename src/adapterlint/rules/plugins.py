@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapterlint.errors import UserError
 from adapterlint.findings import PREFIX
 from adapterlint.rules.base import Rule, SetRule
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "adapterlint.rules"
 _CODE = re.compile(r"[A-Z]{2,8}\d{2,4}")
@@ -34,27 +37,43 @@ def load(names: tuple[str, ...], taken: tuple[tuple[str, str], ...]) -> tuple[Ru
     """
     from importlib.metadata import entry_points
 
-    installed = {point.name: point for point in entry_points(group=GROUP)}
+    installed: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        installed.setdefault(point.name, []).append(point)
     known = dict(taken)
     rules: list[Rule | SetRule] = []
     for name in dict.fromkeys(names):
         if name not in installed:
             there = f"installed are {', '.join(sorted(installed))}" if installed else "none is installed"
             raise PluginError(f"there is no plugin {name!r}: {there} (entry points in the group {GROUP})")
-        try:
-            value = installed[name].load()
-        except Exception as error:
-            raise PluginError(f"plugin {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-        found = list(_rules(value))
+        label = " and ".join(_label(point) for point in installed[name])
+        if len(installed[name]) > 1:
+            raise PluginError(f"two distributions have a plugin of one name: {label}")
+        found = _found(installed[name][0], label)
         if not found:
-            raise PluginError(
-                f"plugin {name!r} has no rules: {installed[name].value} must be a rule or a module of rules"
-            )
+            raise PluginError(f"{label} has no rules: it must be a rule, a list of rules or a module that defines them")
         for rule in found:
-            _refuse(name, rule, known)
+            _refuse(label, rule, known)
             known[rule.code] = rule.name
             rules.append(rule)
     return tuple(rules)
+
+
+def _label(point: EntryPoint) -> str:
+    distribution = point.dist.name if point.dist else "an unknown distribution"
+    return f"plugin {point.name!r} ({point.value}, of {distribution})"
+
+
+def _found(point: EntryPoint, label: str) -> list[Rule | SetRule]:
+    """The rules of an entry point; whatever its code raises is an error of the plugin."""
+    try:
+        value = point.load()
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {error}") from error
+    try:
+        return list(_rules(value))
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{label}: a rule cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _rules(value: Any) -> Iterator[Rule | SetRule]:
@@ -76,10 +95,10 @@ def _is_rule(value: Any) -> bool:
 def _refuse(plugin: str, rule: Rule | SetRule, known: dict[str, str]) -> None:
     """Raise if the rule cannot stand beside those that are known."""
     code, name = getattr(rule, "code", ""), getattr(rule, "name", "")
-    label = f"plugin {plugin!r}, rule {type(rule).__name__}"
-    if not _CODE.fullmatch(code) or not _NAME.fullmatch(name):
+    label = f"{plugin}: rule {type(rule).__name__}"
+    if not _CODE.fullmatch(str(code)) or not _NAME.fullmatch(str(name)):
         raise PluginError(f"{label}: it needs a code such as ACME001 and a kebab-case name, not {code!r} and {name!r}")
     if code.startswith(PREFIX):
         raise PluginError(f"{label}: codes that begin with {PREFIX} are reserved, {code!r} needs another prefix")
     if code in known or name in known.values():
-        raise PluginError(f"{label}: there is a rule {code} or {name} already")
+        raise PluginError(f"{label}: there is a rule {code} or {name} already; it needs a code and a name of its own")
