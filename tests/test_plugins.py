@@ -111,6 +111,12 @@ MESSAGES = {
 }
 
 
+def install(python: Path, source: Path) -> None:
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-build-isolation"]
+    done = subprocess.run([*command, "--no-deps", "--no-index", str(source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scripts of an environment in which the package is installed, beside what this one has."""
@@ -125,9 +131,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "source" / name).write_text(text)
     (root / "test_acme.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-build-isolation"]
-    done = subprocess.run([*command, "--no-deps", "--no-index", str(root / "source")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    install(python, root / "source")
     return python
 
 
@@ -181,3 +185,23 @@ def test_a_broken_plugin_is_an_error_of_one_line(name: str, installed: Path, pro
     [line] = done.stderr.splitlines()
     assert line.startswith(f"Error: plugin {name!r} (acme_broken.") and ", of acme-rules)" in line
     assert MESSAGES[name] in line
+
+
+def test_what_new_rule_writes_can_be_installed(installed: Path, project: Path) -> None:
+    assert lint(installed, project, "new-rule", "MINE01", "dropout-of-mine", "--package", "package").returncode == 0
+    install(installed, project / "package")
+    (project / "adapterlint.toml").write_text('plugins = ["mine"]\n')
+    assert codes(installed, project) == ["MINE01"]
+
+
+def test_two_plugins_of_one_name(installed: Path, project: Path) -> None:
+    for number in ("one", "two"):
+        module = f"twice_{number}"
+        metadata = project / f"{module}-1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: twice-{number}\nVersion: 1\n")
+        (metadata / "entry_points.txt").write_text(f"[adapterlint.rules]\ntwice = {module}\n")
+    (project / "adapterlint.toml").write_text('plugins = ["twice"]\n')
+    done = lint(installed, project, "check", "adapter")  # python -m looks for distributions in the directory, too
+    assert done.returncode == 2 and "two distributions have a plugin of one name" in done.stderr
+    assert "of twice-one" in done.stderr and "of twice-two" in done.stderr

@@ -26,6 +26,7 @@ SECTIONS = {
     "Set up": {
         "config": "Every setting, and where its value comes from.",
         "baseline": "Write down what is known: only new findings are reported.",
+        "new-rule": "Write a package with a rule of your own, and its tests.",
         "completion": "Print the code that makes a shell complete adapterlint.",
     },
 }

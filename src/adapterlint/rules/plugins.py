@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,9 @@ def load(names: tuple[str, ...], taken: tuple[tuple[str, str], ...]) -> tuple[Ru
         if not found:
             raise PluginError(f"{label} has no rules: it must be a rule, a list of rules or a module that defines them")
         for rule in found:
-            _refuse(label, rule, known)
+            problem = refusal(getattr(rule, "code", ""), getattr(rule, "name", ""), known)
+            if problem:
+                raise PluginError(f"{label}: rule {type(rule).__name__}: {problem}")
             known[rule.code] = rule.name
             rules.append(rule)
     return tuple(rules)
@@ -92,13 +94,12 @@ def _is_rule(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, (Rule, SetRule)) and value not in (Rule, SetRule)
 
 
-def _refuse(plugin: str, rule: Rule | SetRule, known: dict[str, str]) -> None:
-    """Raise if the rule cannot stand beside those that are known."""
-    code, name = getattr(rule, "code", ""), getattr(rule, "name", "")
-    label = f"{plugin}: rule {type(rule).__name__}"
+def refusal(code: object, name: object, known: Mapping[str, str]) -> str | None:
+    """Why a rule with this code and name cannot stand beside those that are known, code -> name; None if it can."""
     if not _CODE.fullmatch(str(code)) or not _NAME.fullmatch(str(name)):
-        raise PluginError(f"{label}: it needs a code such as ACME001 and a kebab-case name, not {code!r} and {name!r}")
-    if code.startswith(PREFIX):
-        raise PluginError(f"{label}: codes that begin with {PREFIX} are reserved, {code!r} needs another prefix")
+        return f"it needs a code such as ACME001 and a kebab-case name, not {code!r} and {name!r}"
+    if str(code).startswith(PREFIX):
+        return f"codes that begin with {PREFIX} are reserved, {code!r} needs another prefix"
     if code in known or name in known.values():
-        raise PluginError(f"{label}: there is a rule {code} or {name} already; it needs a code and a name of its own")
+        return f"there is a rule {code} or {name} already; it needs a code and a name of its own"
+    return None
