@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from adapterlint.model import peft
@@ -140,7 +141,7 @@ def first_layer(subject: SetSubject) -> str | None:
 
 def successor_of(subject: SetSubject) -> Subject | None:
     """The adapter that the model calls active once the first is deleted: every layer takes its first one by name."""
-    others = sorted(subject.members[1:], key=lambda member: member.adapter.name)
+    others = sorted(subject.members[1:], key=attrgetter("adapter.name"))
     if subject.all_lora:
         start = first_layer(subject)
         others = [member for member in others if start in member.layers]

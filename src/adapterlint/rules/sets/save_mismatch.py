@@ -207,7 +207,7 @@ class SaveMismatch(SetRule):
     def _renamed(self, subject: SetSubject) -> Iterator[Finding]:
         """Biases that an adapter trains where other adapters have layers, and the other way round."""
         for member in subject.members:
-            mode = member.adapter.get("bias", "none")
+            mode = (member.adapter.config or {}).get("bias")
             if mode not in ("all", "lora_only"):
                 continue
             elsewhere = frozenset().union(*(other.layers for other in subject.members)) - member.layers
@@ -235,6 +235,8 @@ class SaveMismatch(SetRule):
     def _ends(self, subject: SetSubject) -> Iterator[Finding]:
         """With LoRA on one end of the vocabulary PEFT writes the base's weight of both, where they have layers."""
         ends = {base.embedding, *peft.vocabulary_heads(base)} if (base := subject.base) is not None else set()
+        if not any(ends & found for found in {member.layers for member in subject.members}):
+            return
         changed = [(member, ends & member.layers) for member in subject.members]
         everywhere = set().union(*(found for _, found in changed))
         for member, found in changed:
