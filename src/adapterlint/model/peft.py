@@ -77,7 +77,9 @@ def names_an_end(names: Iterable[str]) -> bool:
 
 def tied_ends(adapter: Adapter, base: Base | None) -> tuple[str, ...]:
     """Modules that ``ensure_weight_tying`` adds to ``modules_to_save`` (PEFT 0.18 and later; 0.20: on a tied base)."""
-    if base is None or not base.tied or not adapter.is_lora or adapter.get("ensure_weight_tying") is not True:
+    if base is None or (adapter.config or {}).get("ensure_weight_tying") is not True:
+        return ()
+    if not base.tied or not adapter.is_lora:
         return ()
     heads = vocabulary_heads(base)
     if not heads or base.embedding is None or not names_an_end(adapter.names("modules_to_save")):
