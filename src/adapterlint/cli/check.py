@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from adapterlint.cli.grouped import CHECKED, CONFIGURED, REPORTED, RUNNING, Command, option
-from adapterlint.cli.options import request_options, to_request, to_settings
+from adapterlint.cli.options import complete_formats, request_options, to_request, to_settings
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, guarded
 from adapterlint.cli.reports import FORMATS, destinations, write
 from adapterlint.config.keys import FAIL_ON
@@ -31,17 +31,25 @@ EXAMPLES = [
 @option(
     "--against",
     multiple=True,
+    type=click.Path(),
     metavar="DIR",
     group=CHECKED,
     help="Adapters that are served already, repeatable: report only what PATHS bring when they join.",
 )
-@option("--baseline", metavar="FILE", group=CONFIGURED, help="Report only what this file of known findings lacks.")
+@option(
+    "--baseline",
+    type=click.Path(),
+    metavar="FILE",
+    group=CONFIGURED,
+    help="Report only what this file of known findings lacks.",
+)
 @option(
     "-o",
     "--report",
     "reports",
     multiple=True,
     metavar="FORMAT[=FILE]",
+    shell_complete=complete_formats,
     group=REPORTED,
     help=f"Write a report, to the standard output or to FILE; repeatable. Formats: {', '.join(FORMATS)}.",
 )

@@ -1,4 +1,4 @@
-"""What a shell offers for rules and targets."""
+"""What a shell offers for rules, targets and formats."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete:
 
     texts = ["peft", *(str(target) for target in reversed(bundled()))]
     return [CompletionItem(text) for text in texts if text.startswith(incomplete)]
+
+
+def complete_formats(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The formats of reports."""
+    from click.shell_completion import CompletionItem
+
+    from adapterlint.cli.reports import FORMATS
+
+    return [CompletionItem(name) for name in FORMATS if name.startswith(incomplete)]

@@ -25,4 +25,6 @@ def command(ctx: click.Context, shell: str) -> None:
     if found is None:
         raise fail(f"click knows no completion for {shell}")
     root = ctx.find_root()
-    click.echo(found(root.command, {}, "adapterlint", "_ADAPTERLINT_COMPLETE").source())
+    source = found(root.command, {}, "adapterlint", "_ADAPTERLINT_COMPLETE").source()
+    # click's code for fish cuts an answer at every comma, and lists of rules have commas of their own.
+    click.echo(source.replace('string split ","', 'string split --max 1 ","'))

@@ -43,7 +43,13 @@ EXAMPLES = [
 @click.command("fix", cls=Command, examples=EXAMPLES)
 @request_options
 @option("--inplace", is_flag=True, group=WRITTEN, help="Write the fixes into the adapters, all or none.")
-@option("--output", metavar="DIR", group=WRITTEN, help="Write fixed copies of the adapters below DIR instead.")
+@option(
+    "--output",
+    type=click.Path(),
+    metavar="DIR",
+    group=WRITTEN,
+    help="Write fixed copies of the adapters below DIR instead.",
+)
 @option(
     "--form",
     type=click.Choice(list(FORMS)),

@@ -47,6 +47,13 @@ def _complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete
     return complete_targets(ctx, parameter, incomplete)
 
 
+def complete_formats(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The formats of reports, asked for only by a shell that completes."""
+    from adapterlint.cli.complete import complete_formats as found
+
+    return found(ctx, parameter, incomplete)
+
+
 def _add(command: Command, decorators: list[Callable[[Any], Any]]) -> Command:
     for decorator in reversed(decorators):
         command = decorator(command)
@@ -55,7 +62,7 @@ def _add(command: Command, decorators: list[Callable[[Any], Any]]) -> Command:
 
 def _file_options() -> list[Callable[[Any], Any]]:
     return [
-        option("--config", metavar="FILE", group=CONFIGURED, help="Use this configuration file."),
+        option("--config", type=click.Path(), metavar="FILE", group=CONFIGURED, help="Use this configuration file."),
         option("--isolated", is_flag=True, group=CONFIGURED, help="Use no configuration file."),
     ]
 
@@ -71,7 +78,13 @@ def _options() -> list[Callable[[Any], Any]]:
             group=CHECKED,
             help="Such as 'peft==0.13.2' or 'peft>=0.6,<0.14'; repeatable.",
         ),
-        option("--base", metavar="DIR", group=CHECKED, help="The base model; found by itself where it is local."),
+        option(
+            "--base",
+            type=click.Path(),
+            metavar="DIR",
+            group=CHECKED,
+            help="The base model; found by itself where it is local.",
+        ),
         option("--set", "one_set", is_flag=True, group=CHECKED, help="Treat all adapters found as one set."),
         option("--no-sets", is_flag=True, group=CHECKED, help="Look at every adapter on its own."),
         option("--no-payload", is_flag=True, group=CHECKED, help="Read headers only, no tensor data."),
