@@ -181,7 +181,7 @@ def test_fingerprints_do_not_depend_on_the_working_directory(project: Path, monk
 
 
 def test_one_line_stands_for_one_finding(project: Path) -> None:
-    tensors = {f"stray.{name}": ("F32", (1,)) for name in "ab"}
+    tensors = {f"stray.{name}.weight": ("F32", (4, 4)) for name in "ab"}
     write(Example("strays", lora_config(), {**llama_tensors(), **tensors}), project / "strays")
     run("baseline", "--write", "strays")
     every = lines()

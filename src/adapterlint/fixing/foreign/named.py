@@ -61,13 +61,16 @@ def _by_path(tensors: Iterable[str], endings: dict[str, str], wanted: set[str]) 
     for name in tensors:
         for ending, part in endings.items():
             if name.endswith(ending):
-                found.setdefault(name.removesuffix(ending), {})[part] = name
+                parts = found.setdefault(name.removesuffix(ending).removeprefix(PREFIX), {})
+                if part in parts:
+                    raise CannotConvertError(f"it holds {parts[part]} and {name}, which are the same for PEFT")
+                parts[part] = name
     return {path: parts for path, parts in found.items() if wanted & parts.keys()}
 
 
 def _module(subject: Subject, path: str, of_kohya: bool) -> str:
     if "." in path or not of_kohya:
-        return path.removeprefix(PREFIX)
+        return path
     if subject.base is None:
         raise CannotConvertError("only the base can tell which modules its names mean: give --base")
     return kohya.module(path, kohya.paths(subject.base))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, unknown
+from adapterlint.findings import Effect, Finding, Severity, unknown
 from adapterlint.model import layouts
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -25,7 +25,8 @@ class ExpertLayout(Rule):
     """## What it does
     Looks for LoRA on the experts of a mixture of experts whose checkpoint holds them one by one. transformers 5 stacks
     the experts of a layer into two parameters, so that the adapter's layers are others there. Which transformers loads
-    the base no adapter says, so that the verdict is `unknown` where it decides.
+    the base no adapter says: verdicts are for transformers 4, which all releases of PEFT so far can be used with. For
+    an adapter of stacked experts, which needs transformers 5, they are `unknown`.
 
     ## Why is this bad?
     An adapter of single experts loads with transformers 4. With 5 PEFT 0.18 and 0.19 raise or leave them out; from
@@ -83,11 +84,16 @@ class ExpertLayout(Rule):
             )
             effects: tuple[Effect, ...] = (unknown("peft", missing=_MISSING),)
         else:
-            message = f"{first_names(single, 1)} is a single expert, which the model has up to transformers 4"
             late = layouts.carried_over(base.model_type, modules)
-            effects = (unknown("peft>=0.18,<0.20" if late else "peft>=0.18", missing=_MISSING),)
+            then = "needs PEFT 0.20 or newer" if late else "does not load as it was trained"
+            message = (
+                f"{first_names(single, 1)} is a single expert, which the model has up to transformers 4; "
+                f"with transformers 5 the adapter {then}"
+            )
+            effects = ()
         key = next(iter(modules[(stacked or single)[0]].by_kind.values()))
-        yield self.finding(message, subject.at_tensor(key.name), effects=effects)
+        severity = Severity.WARNING if stacked else Severity.NOTE
+        yield self.finding(message, subject.at_tensor(key.name), effects=effects, severity=severity)
 
 
 def _single(*leaves: str) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -20,8 +20,8 @@ class RenamedModules(Rule):
     """## What it does
     Looks for adapters of vision-language models whose modules have another path before or after transformers 4.52: the
     wrapper's `language_model.model.` became `model.language_model.`, Qwen2-VL's `model.` became
-    `model.language_model.`. Which release of transformers loads the base no adapter says, so that these verdicts are
-    `unknown` where it decides.
+    `model.language_model.`. Which release of transformers loads the base no adapter says: verdicts are for those of a
+    PEFT release's time, before 4.52 up to PEFT 0.14, 4.57 from 0.16 on, and `unknown` where they may not be kept to.
 
     ## Why is this bad?
     Old names load with transformers before 4.52. With later ones PEFT up to 0.15 finds none of them and the base
@@ -80,7 +80,7 @@ class RenamedModules(Rule):
             selection = peft.Selection(subject.adapter, other)
             lost = [module for module in modules if not selection(layouts.moved(module, beginnings))]
             saved = any(key.module not in modules for key in moving)
-            effects = tuple(_old_effects(base.model_type, bool(lost), saved))
+            effects = tuple(_old_effects(bool(lost), saved))
             text = "otherwise since transformers 4.52" + (", and the targets spell the old path out" if lost else "")
         if moving:
             yield self.finding(
@@ -92,13 +92,11 @@ class RenamedModules(Rule):
             )
 
 
-def _old_effects(model_type: str, spelt: bool, saved: bool) -> Iterator[Effect]:
+def _old_effects(spelt: bool, saved: bool) -> Iterator[Effect]:
     if spelt:
-        yield unknown("peft", missing=_MISSING)
+        yield unknown("peft>=0.15", missing=_MISSING)
         return
-    yield unknown("peft<0.16", missing=_MISSING)
-    wrapped = ("language_model.lm_head", "lm_head") in layouts.moves(model_type)
-    yield unknown("peft>=0.18,<0.19" if wrapped and not saved else "peft>=0.18", missing=_MISSING)
+    yield unknown("peft>=0.15" if saved else "peft>=0.15,<0.16", missing=_MISSING)
     yield unknown("peft>=0.16", missing=_MISSING, scope="set")
 
 
