@@ -59,6 +59,12 @@ def implied_heads(adapter: Adapter) -> tuple[str, ...]:
     return IMPLIED_HEADS.get(str(adapter.get("task_type")), ())
 
 
+def speaks_of(heads: Iterable[str], adapter: Adapter) -> bool:
+    """Whether tensors of the adapter stand in such a head, so that the base that it was made for has one."""
+    wanted = tuple(heads)
+    return any(saved_root(wanted, key.module) is not None for key in adapter.keys)
+
+
 def saved_names(adapter: Adapter, implied: bool = True) -> tuple[str, ...]:
     """Declared and implied ``modules_to_save``, each once, in order."""
     declared = adapter.names("modules_to_save")

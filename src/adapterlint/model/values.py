@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from adapterlint.findings import Edit, Effect, RemoveConfig, SetConfig, raises, wrong
 from adapterlint.model import features, peft
+from adapterlint.model.keys import Kind
 from adapterlint.model.newer import makes_linear
 from adapterlint.model.subject import Subject, pointer_to
 
@@ -25,6 +26,7 @@ _FLAGS = (
     "fan_in_fan_out",
     "inference_mode",
 )
+_FLAG_TENSORS = {"use_dora": Kind.MAGNITUDE, "lora_bias": Kind.LORA_BIAS}  # stored: it was on, whatever the text says
 _OBJECTS = {
     "eva_config": "EvaConfig",
     "corda_config": "CordaConfig",
@@ -361,7 +363,8 @@ def _invocation(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
 
 
 def _flag(subject: Subject, name: str, value: str) -> Misfit:
-    on = features.meant(value)
+    trace = _FLAG_TENSORS.get(name)
+    on = features.meant(value) or (bool(value) and trace is not None and bool(subject.adapter.of_kind(trace)))
     edit, title = _set((name,), on)
     message = f"{name} is the text {value!r}, which PEFT takes for {'true' if value else 'false'}"
     since = {"use_rslora": "0.8", "use_dora": "0.9"}.get(name)

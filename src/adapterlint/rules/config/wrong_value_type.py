@@ -59,6 +59,9 @@ class WrongValueType(Rule):
             Example("a number among the targets", lora_config(target_modules=["q_proj", "v_proj", 5]), llama_tensors()),
             Example("a null pattern", lora_config(rank_pattern=None), llama_tensors()),
             Example("a flag as text", lora_config(use_rslora="false"), llama_tensors()),
+            Example(
+                "a text that the tensors belie", lora_config(use_dora="false"), {**llama_tensors(), **_magnitudes()}
+            ),
             Example("null where an object is needed", lora_config(loftq_config=None), llama_tensors()),
         ]
 
@@ -80,3 +83,9 @@ def _fix(item: Misfit) -> Fix | None:
     if item.edit is None:
         return None
     return Fix(item.title, Safety.SAFE, (item.edit,))
+
+
+def _magnitudes() -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The magnitudes of DoRA: the flag was on, whatever the text says."""
+    names = [name for name in llama_tensors() if name.endswith("lora_B.weight")]
+    return {name.replace("lora_B.weight", "lora_magnitude_vector"): ("F32", (16,)) for name in names}

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Severity, raises, wrong
+from adapterlint.findings import Finding, Severity, raises, unknown, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX, PROMPT_TYPES
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.rules.base import SetRule
 from adapterlint.rules.base_model.wrong_task_class import task_effects
-from adapterlint.rules.examples import AnyExample, Example, SetExample, bert_base, bert_config, bert_tensors
+from adapterlint.rules.examples import (
+    AnyExample,
+    Example,
+    SetExample,
+    bert_base,
+    bert_config,
+    bert_tensors,
+    llama_tensors,
+    lora_config,
+)
 
 _CLASSIFIER = {
     "base_model.model.classifier.weight": ("F32", (3, 16)),
@@ -25,7 +34,8 @@ class TaskClassReload(SetRule):
 
     ## Why is this bad?
     PEFT 0.13 raises at the second adapter, whatever it is. From 0.15 on the class expects its head in every adapter's
-    file and raises for one without. A class for another kind of model raises when the model is run (AL407).
+    file and raises for one without; without a base, and if no tensor speaks of a head, that is unknown. A class for
+    another kind of model raises when the model is run (AL407).
 
     ## Example
     A `SEQ_CLS` adapter first, then one without a task type and without a classifier.
@@ -54,6 +64,7 @@ class TaskClassReload(SetRule):
             SetExample("two classifiers", {"a": typed, "b": typed}, bert_base()),
             SetExample("a task of other models", {"c": generating, "b": plain}, bert_base()),
             SetExample("one without a head", {"a": typed, "b": plain}, bert_base()),
+            SetExample("only the base tells of a head", {"d": _tagger(), "e": _tagger()}),
         ]
 
     def check(self, subject: SetSubject) -> Iterator[Finding]:
@@ -97,11 +108,16 @@ class TaskClassReload(SetRule):
         missing, stored = _missing(subject, member, peft.implied_heads(first.adapter))
         if not missing:
             return
-        name = member.adapter.name
-        effects = [raises("peft>=0.15", f"KeyError: '{PREFIX}{missing[0]}'", adapter=name)]
+        name, heads = member.adapter.name, peft.implied_heads(first.adapter)
+        certain = subject.base is not None or any(peft.speaks_of(heads, each.adapter) for each in subject.members)
+        effects = [
+            raises("peft>=0.15", f"KeyError: '{PREFIX}{missing[0]}'", adapter=name)
+            if certain
+            else unknown("peft>=0.15", missing=("base",), adapter=name)
+        ]
         if stored:
             effects.append(wrong("peft<0.15", adapter=name))
-        elif any(peft.saved_root(peft.implied_heads(first.adapter), module) for module in member.adapter.modules):
+        elif any(peft.saved_root(heads, module) for module in member.adapter.modules):
             effects.append(wrong("peft>=0.11,<0.15", adapter=name))  # the head is saved whole, so its LoRA is dropped
         yield self.finding(
             f"{name} stores no {missing[0]}, which the task class of {first.adapter.name} makes PEFT look for",
@@ -110,6 +126,10 @@ class TaskClassReload(SetRule):
             effects=tuple(effects),
             adapters=subject.paths,
         )
+
+
+def _tagger() -> Example:
+    return Example("d", lora_config(task_type="TOKEN_CLS"), llama_tensors())
 
 
 def _missing(subject: SetSubject, member: Subject, heads: tuple[str, ...]) -> tuple[list[str], bool]:

@@ -66,6 +66,7 @@ class BiasMismatch(Rule):
         return [
             Example("no biases", bert_config(), bert_tensors(), bert_base()),
             Example("lora_bias", lora_config(lora_bias=True), {**llama_tensors(), **_lora_bias()}),
+            Example("a text for true", lora_config(lora_bias="false"), {**llama_tensors(), **_lora_bias()}),
             Example("bias of a module without LoRA", bert_config(bias="all"), {**bert_tensors(), **other}),
         ]
 
@@ -91,7 +92,7 @@ class BiasMismatch(Rule):
     def _lora_bias(self, subject: Subject) -> Iterator[Finding]:
         adapter = subject.adapter
         biases = adapter.of_kind(Kind.LORA_BIAS)
-        flag = adapter.get("lora_bias") is True
+        flag = bool(adapter.get("lora_bias"))  # PEFT takes any text for true (AL106)
         if biases and not flag:
             yield self.finding(
                 f"{len(biases)} lora_B.bias tensors are stored but lora_bias is not set, so PEFT drops them",

@@ -9,7 +9,16 @@ from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
-from adapterlint.rules.examples import AnyExample, Example, bert_base, bert_config, bert_tensors
+from adapterlint.rules.examples import (
+    AnyExample,
+    Example,
+    bert_base,
+    bert_config,
+    bert_tensors,
+    llama_base,
+    llama_tensors,
+    lora_config,
+)
 
 _UNTYPED = (SetConfig("/task_type", None),)
 
@@ -20,7 +29,8 @@ class MissingTaskHead(Rule):
 
     ## Why is this bad?
     PEFT adds `classifier` and `score` (or `qa_outputs`) to `modules_to_save` for these task types. From 0.15 on it
-    then raises a KeyError; before, the head is whatever the base has: random, for a base that was not fine-tuned.
+    then raises a KeyError; before, the head is whatever the base has: random, for a base that was not fine-tuned. A
+    base that has no such head loses nothing: without a base it is unknown, unless other tensors speak of the head.
 
     ## Example
     `"task_type": "SEQ_CLS"` and no tensor of a classifier.
@@ -47,6 +57,7 @@ class MissingTaskHead(Rule):
         return [
             Example("stored", bert_config(task_type="SEQ_CLS"), {**bert_tensors(), **head}),
             Example("another head, without a base", bert_config(task_type="SEQ_CLS"), _other()),
+            Example("a base without a head", lora_config(task_type="TOKEN_CLS"), llama_tensors(), llama_base()),
             Example("no task", bert_config(), bert_tensors()),
         ]
 
@@ -64,12 +75,14 @@ class MissingTaskHead(Rule):
         roots = _missing_roots(subject, heads)
         if not roots:
             return
+        certain = subject.base is not None or peft.speaks_of(heads, adapter)
+        late = raises("peft>=0.15", f"KeyError: '{PREFIX}{roots[0]}.weight'", scope="alone")  # in a set: AL509
         yield self.finding(
             f"task_type {adapter.get('task_type')} makes PEFT look for a saved {roots[0]}, and none is stored",
             subject.at_field("task_type"),
             effects=(
                 unknown("peft<0.15", missing=("weights",)),
-                raises("peft>=0.15", f"KeyError: '{PREFIX}{roots[0]}.weight'", scope="alone"),  # in a set: AL509
+                late if certain else unknown("peft>=0.15", missing=("base",), scope="alone"),
             ),
             fix=Fix("Set task_type to null, right if the head was not trained", Safety.UNSAFE, _UNTYPED),
         )
