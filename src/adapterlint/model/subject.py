@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -260,7 +261,8 @@ class SetSubject:
     """Adapters that are loaded together on one base, in this order.
 
     Attributes:
-        members: the adapters, in loading order.
+        members: the adapters, in loading order; those whose directories have one name get longer ones (``1/a`` and
+            ``2/a``), for no two adapters of a model have the same.
         base: their base, or None.
         explicit: the set was given, not discovered.
     """
@@ -268,6 +270,10 @@ class SetSubject:
     members: tuple[Subject, ...]
     base: Base | None = None
     explicit: bool = True
+
+    def __post_init__(self) -> None:
+        if len({member.adapter.name for member in self.members}) < len(self.members):
+            object.__setattr__(self, "members", tuple(_told_apart(self.members)))
 
     @cached_property
     def all_lora(self) -> bool:
@@ -283,6 +289,30 @@ class SetSubject:
     def paths(self) -> tuple[str, ...]:
         """The adapter directories, in loading order."""
         return tuple(member.adapter.path for member in self.members)
+
+
+def _told_apart(members: Sequence[Subject]) -> Iterator[Subject]:
+    """The members, their names unique: by as many of their last directories as it takes, without dots."""
+    counts = Counter(member.adapter.name for member in members)
+    taken: set[str] = {name for name, count in counts.items() if count == 1}
+    for place, member in enumerate(members):
+        adapter = member.adapter
+        if counts[adapter.name] == 1:
+            yield member
+            continue
+        parts = adapter.path.replace("\\", "/").strip("/").replace(".", "_").split("/")
+        same = [other for other in members if other.adapter.name == adapter.name]
+        depth = next((n for n in range(2, len(parts)) if _differ(same, n)), len(parts))
+        name = "/".join(parts[-depth:])
+        name = name if name not in taken else f"{name}-{place + 1}"  # one directory, given twice
+        taken.add(name)
+        yield replace(member, adapter=replace(adapter, name=name))
+
+
+def _differ(members: Sequence[Subject], depth: int) -> bool:
+    """Whether the last directories of the members' paths tell them apart."""
+    ends = {tuple(member.adapter.path.replace("\\", "/").strip("/").split("/")[-depth:]) for member in members}
+    return len(ends) == len(members)
 
 
 def first_names(names: Iterable[str], limit: int = 3) -> str:
