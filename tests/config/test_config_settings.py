@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +259,8 @@ def test_python_3_10_reads_it_too(project: Path) -> None:
     """tomllib is of 3.11; before, tomli is read instead, which the package asks for."""
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert "tomli>=2; python_version < '3.11'" in text
-    pytest.importorskip("tomli")
+    if subprocess.run([sys.executable, "-c", "import tomli"], capture_output=True, check=False).returncode:
+        pytest.skip("tomli is not installed")
     configure("fail-on = 'never'")
     code = "import sys; sys.version_info = (3, 10, 0); import adapterlint.cli as c; c.main(['config'])"
     done = shell(f'python -c "{code}"', project)
