@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from adapterlint import run
 from adapterlint.config.keys import BY_NAME
 from adapterlint.config.settings import Settings, load
-from adapterlint.errors import UserError
+from adapterlint.errors import UserError, no_rule
 from adapterlint.findings import OPERATIONS
 from adapterlint.report import Report
 from adapterlint.rules.registry import activate, all_rules
@@ -96,14 +96,9 @@ def _refuse(paths: Sequence[object], given: Mapping[str, Any]) -> None:
 
 def unknown_rule(selectors: Iterable[str]) -> str | None:
     """What is wrong with selectors, if one of them names no rule; the plugins have to be active."""
-    rules = all_rules()
-    for item in selectors:
-        if not any(names_rule(item, rule.code, rule.name) for rule in rules):
-            from adapterlint.config.errors import nearest
-
-            hint = nearest(item, [word for rule in rules for word in (rule.code, rule.name)])
-            return f"{item!r} names no rule{hint or '; `adapterlint rule` lists them'}"
-    return None
+    rules = [(rule.code, rule.name) for rule in all_rules()]
+    wrong = next((item for item in selectors if not any(names_rule(item, *rule) for rule in rules)), None)
+    return None if wrong is None else f"{wrong!r} {no_rule(wrong, rules)}"
 
 
 def settings_of(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from adapterlint.errors import UserError
 from adapterlint.findings import Finding
+from adapterlint.writing import replace_file
 
 HEADER = (
     "# adapterlint baseline, version 1: path, rule, place, outcome, set. Written by `adapterlint baseline --write`."
@@ -61,8 +62,14 @@ def _unescape(text: str) -> str:
 
 
 def relative(path: str, root: str) -> str:
-    """The path from ``root``, with forward slashes."""
-    return os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/")
+    """The path, given relative to the working directory or absolute, from ``root``, with forward slashes."""
+    return _relative(path, root, os.getcwd())
+
+
+@lru_cache(maxsize=1 << 16)
+def _relative(path: str, root: str, directory: str) -> str:
+    """The same for any directory; many patterns and findings ask for the same one."""
+    return os.path.relpath(os.path.normpath(os.path.join(directory, path)), root).replace(os.sep, "/")
 
 
 def fingerprint(finding: Finding, root: str) -> Fingerprint:
@@ -153,29 +160,10 @@ def write(path: str, counts: Mapping[Fingerprint, int]) -> None:
     Raises:
         BaselineError: the directory does not exist or cannot be written.
     """
-    target = os.path.realpath(path)
     try:
-        handle, staged = tempfile.mkstemp(prefix=".adapterlint-", dir=os.path.dirname(target))
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                file.write(render(counts))
-            os.chmod(staged, _mode(target))
-            os.replace(staged, target)
-        except BaseException:
-            os.unlink(staged)
-            raise
+        replace_file(path, render(counts).encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise BaselineError(f"{path}: cannot write the baseline: {error.strerror}") from None
-
-
-def _mode(path: str) -> int:
-    """The mode that the file has, or that a new one would get."""
-    try:
-        return os.stat(path).st_mode & 0o777
-    except OSError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
 
 
 def known(findings: Iterable[Finding], baseline: Baseline) -> list[bool]:

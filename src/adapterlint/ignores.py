@@ -9,6 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from adapterlint.baseline import relative
 from adapterlint.findings import Finding, Location
 from adapterlint.suppress import names_rule
 
@@ -27,14 +28,7 @@ class Pattern(NamedTuple):
 
     def matches(self, path: str, below: bool = True) -> bool:
         """Whether it matches the path, given relative to the working directory or absolute, or one that it is below."""
-        found = _relative(path, self.root, os.getcwd())
-        return _path_expression(self.glob, below).fullmatch(found) is not None
-
-
-@lru_cache(maxsize=1 << 16)
-def _relative(path: str, root: str, directory: str) -> str:
-    """The path, given relative to a directory, from ``root``; many patterns ask for the same one."""
-    return os.path.relpath(os.path.normpath(os.path.join(directory, path)), root).replace(os.sep, "/")
+        return _path_expression(self.glob, below).fullmatch(relative(path, self.root)) is not None
 
 
 @lru_cache(maxsize=512)
@@ -61,13 +55,14 @@ class PathIgnore(NamedTuple):
 
     def matches(self, finding: Finding) -> bool:
         """Whether the finding is one of them; one about a set only if all its members match."""
-        return any(names_rule(item, finding.rule, finding.name) for item in self.rules) and _within(
-            finding, (self.pattern,)
+        return any(names_rule(item, finding.rule, finding.name) for item in self.rules) and all(
+            map(self.pattern.matches, _paths(finding))
         )
 
 
-def _within(finding: Finding, patterns: Sequence[Pattern]) -> bool:
-    return all(any(item.matches(path) for item in patterns) for path in finding.adapters or (finding.location.path,))
+def _paths(finding: Finding) -> tuple[str, ...]:
+    """The adapters that a finding is about."""
+    return finding.adapters or (finding.location.path,)
 
 
 class Ignore(NamedTuple):
@@ -98,7 +93,7 @@ class Ignore(NamedTuple):
         place = finding.location
         return (
             self.about(finding.rule, finding.name)
-            and (not self.paths or _within(finding, self.paths))
+            and all(map(self.covers, _paths(finding)))
             and (self.key is None or _fits(self.key, place.pointer))
             and (self.tensor is None or _fits(self.tensor, place.tensor))
         )
@@ -106,6 +101,10 @@ class Ignore(NamedTuple):
     def about(self, code: str, name: str) -> bool:
         """Whether it is about a rule."""
         return not self.rules or any(names_rule(item, code, name) for item in self.rules)
+
+    def covers(self, path: str) -> bool:
+        """Whether it is about an adapter directory."""
+        return not self.paths or any(pattern.matches(path) for pattern in self.paths)
 
     def describe(self) -> str:
         """What it is about, in a few words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -70,7 +71,7 @@ def remains(suppressions: Suppressions, raw: Sequence[Finding], scope: Scope) ->
 
 def _looked(item: Ignore, rules: Sequence[AnyRule], scope: Scope) -> bool:
     about = [rule for rule in rules if item.about(rule.code, rule.name)]
-    paths = [path for path in scope.adapters if _in(item, path)]
+    paths = [path for path in scope.adapters if item.covers(path)]
     for rule in about:
         if isinstance(rule, SetRule) and item.rules:
             if not any(_set_looked(item, rule.code, members, scope) for members in scope.sets):
@@ -81,22 +82,15 @@ def _looked(item: Ignore, rules: Sequence[AnyRule], scope: Scope) -> bool:
 
 
 def _set_looked(item: Ignore, code: str, members: Sequence[str], scope: Scope) -> bool:
-    return all(_in(item, path) and (code, path) not in scope.skipped for path in members)
-
-
-def _in(item: Ignore, path: str) -> bool:
-    return not item.paths or any(pattern.matches(path) for pattern in item.paths)
+    return all(item.covers(path) and (code, path) not in scope.skipped for path in members)
 
 
 def stale(baseline: Baseline, raw: Sequence[Finding], scope: Scope) -> Iterator[Entry]:
     """Lines of the baseline that stand for nothing any more, as far as the run looked."""
-    left: dict[object, int] = {}
-    for finding in raw:
-        item = fingerprint(finding, baseline.root)
-        left[item] = left.get(item, 0) + 1
+    left = Counter(fingerprint(finding, baseline.root) for finding in raw)
     judge = _Judge(baseline.root, scope)
     for entry in baseline.entries:
-        if left.get(entry.fingerprint, 0) > 0:
+        if left[entry.fingerprint] > 0:
             left[entry.fingerprint] -= 1
         elif judge.looked(entry):
             yield entry

@@ -112,7 +112,7 @@ def check_fix(rule: AnyRule, example: AnyExample, directory: Path) -> None:
     paths = [checked.subject.adapter.path for checked in run.adapters]
     with also(rule):
         output = _fix(example, paths, directory)
-        again, _ = _examined(rule, example, paths, directory)
+        again = _examined(rule, example, paths, directory)
         left = [item for item in again if item.severity is not Severity.NOTE and _can_be_applied(item)]
         assert left == [], f"{rule.code}: the fix of {example.title!r} does not end the finding:\n{output}"
         before = _bytes(paths)
@@ -136,10 +136,10 @@ def _fix(example: AnyExample, paths: list[str], directory: Path) -> str:
     return str(result.output)
 
 
-def _examined(rule: AnyRule, example: AnyExample, paths: list[str], directory: Path) -> tuple[list[Finding], Run]:
+def _examined(rule: AnyRule, example: AnyExample, paths: list[str], directory: Path) -> list[Finding]:
     base = str(directory / "base") if example.base else None
     run = examine(Request(paths, base=base, grouping="one" if isinstance(example, SetExample) else "none"))
-    return [finding for finding in run.findings if finding.rule == rule.code], run
+    return [finding for finding in run.findings if finding.rule == rule.code]
 
 
 def _bytes(paths: list[str]) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from adapterlint import baseline as file
 from adapterlint.baseline import Baseline, Fingerprint, fingerprint
 from adapterlint.cli.grouped import WRITTEN, Command, option
 from adapterlint.cli.options import setting_options, to_request, to_settings
-from adapterlint.cli.output import EXIT_FINDINGS, EXIT_NOTHING, echo, fail, guarded
+from adapterlint.cli.output import EXIT_FINDINGS, echo, fail, guarded, nothing_to_check
 from adapterlint.config.settings import Settings
 from adapterlint.findings import Finding
 from adapterlint.remains import stale
@@ -75,8 +75,7 @@ def _now(
     if run.errors:
         raise fail("internal error in a rule; the baseline is as it was")
     if not run.adapters:
-        click.echo("nothing to check: no adapter found", err=True)
-        sys.exit(EXIT_NOTHING)
+        nothing_to_check()
     report = to_report(request, run, time.perf_counter())
     found = Counter(fingerprint(item.finding, old.root) for item in report.shown if not _is_about(item.finding))
     gone = stale(old, run.findings, scope_of(request, run))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from adapterlint.cli.grouped import CHECKED, CONFIGURED, REPORTED, RUNNING, Command, option
-from adapterlint.cli.options import complete_formats, request_options, to_request, to_settings
+from adapterlint.cli.options import completes, request_options, to_request, to_settings
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, guarded
 from adapterlint.cli.reports import FORMATS, destinations, write
 from adapterlint.config.keys import FAIL_ON
@@ -49,7 +49,7 @@ EXAMPLES = [
     "reports",
     multiple=True,
     metavar="FORMAT[=FILE]",
-    shell_complete=complete_formats,
+    shell_complete=completes("complete_formats"),
     group=REPORTED,
     help=f"Write a report, to the standard output or to FILE; repeatable. Formats: {', '.join(FORMATS)}.",
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from adapterlint.cli.grouped import CONFIGURED, RUNNING, Command, option
+from adapterlint.cli.grouped import CONFIGURED, OTHER, RUNNING, Command, choice, option
 from adapterlint.cli.options import setting_options, to_settings
 from adapterlint.cli.output import echo, guarded, use_color
 from adapterlint.config.keys import EXTEND, FAIL_ON, KEYS, Key
@@ -27,14 +27,7 @@ EXAMPLES = [
 @setting_options
 @option("--baseline", metavar="FILE", group=CONFIGURED, help="As for check.")
 @option("--fail-on", type=click.Choice(FAIL_ON), group=RUNNING, help="As for check.")
-@option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How they are printed.",
-)
+@choice("--format format_", ["text", "json"], OTHER, "How they are printed.")
 @option("--schema", is_flag=True, help="Print the JSON schema of the configuration file instead.")
 @guarded
 def command(format_: str, schema: bool, **options: Any) -> None:

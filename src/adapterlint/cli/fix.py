@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapterlint.checking import Checked
-from adapterlint.cli.grouped import REPORTED, WRITTEN, Command, option
+from adapterlint.cli.grouped import REPORTED, WRITTEN, Command, choice, option
 from adapterlint.cli.options import request_options, to_request
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, fail, guarded
 from adapterlint.findings import Finding, Safety
@@ -60,15 +60,7 @@ EXAMPLES = [
 @option("--backup", is_flag=True, group=WRITTEN, help="Keep each changed file as NAME.bak, with --inplace.")
 @option("--replace-links", is_flag=True, group=WRITTEN, help="Replace links by files of their own, with --inplace.")
 @option("--verbose", "-v", is_flag=True, group=REPORTED, help="Name every tensor in the plan.")
-@option(
-    "--format",
-    "format_",
-    type=click.Choice(["diff", "json"]),
-    default="diff",
-    show_default=True,
-    group=REPORTED,
-    help="How the plan is printed.",
-)
+@choice("--format format_", ["diff", "json"], REPORTED, "How the plan is printed.")
 @guarded
 def command(**options: Any) -> None:
     """Plan the repairs of the adapters at and below PATHS, as a diff.

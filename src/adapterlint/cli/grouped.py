@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from adapterlint.errors import nearest
+
 CHECKED = "What is checked"
 REPORTED = "What is reported"
 CONFIGURED = "Configuration"
@@ -27,6 +29,13 @@ class Option(click.Option):
 def option(*names: str, **options: Any) -> Callable[[Any], Any]:
     """``click.option`` with a ``group``."""
     return click.option(*names, cls=Option, **options)
+
+
+def choice(names: str, choices: Sequence[str], group: str, about: str) -> Callable[[Any], Any]:
+    """An option that takes one of several words, the first by default; names are separated by blanks."""
+    return option(
+        *names.split(), type=click.Choice(choices), default=choices[0], show_default=True, group=group, help=about
+    )
 
 
 class Command(click.Command):
@@ -76,7 +85,5 @@ class Group(click.Group):
         """The command that the arguments begin with."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None:
-            from adapterlint.config.errors import nearest
-
             ctx.fail(f"there is no command {name!r}{nearest(name, self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from adapterlint.cli.grouped import REPORTED, Command, option
+from adapterlint.cli.grouped import REPORTED, Command, choice
 from adapterlint.cli.options import request_options, to_request
-from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, EXIT_NOTHING, echo, guarded, use_color
+from adapterlint.cli.output import EXIT_FINDINGS, EXIT_INTERNAL, echo, guarded, nothing_to_check, use_color
 from adapterlint.findings import Outcome
 from adapterlint.reporters import matrix
 from adapterlint.run import check
@@ -22,15 +22,7 @@ EXAMPLES = [
 
 @click.command("matrix", cls=Command, examples=EXAMPLES)
 @request_options
-@option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    group=REPORTED,
-    help="How it is printed.",
-)
+@choice("--format format_", ["table", "json"], REPORTED, "How it is printed.")
 @guarded
 def command(format_: str, **options: Any) -> None:
     """Adapters and sets against targets, with the reason in each cell.
@@ -41,8 +33,7 @@ def command(format_: str, **options: Any) -> None:
     """
     report = check(to_request(options))
     if not report.adapters:
-        click.echo("nothing to check: no adapter found", err=True)
-        sys.exit(EXIT_NOTHING)
+        nothing_to_check()
     echo(matrix.render_json(report) if format_ == "json" else matrix.render(report, color=use_color()))
     for trace in report.internal_errors:
         click.echo(f"internal error:\n{trace}", err=True)

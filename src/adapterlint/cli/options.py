@@ -35,23 +35,16 @@ def file_options(command: Command) -> Command:
     return _add(command, _file_options())
 
 
-def _complete_rules(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from adapterlint.cli.complete import complete_rules  # only a shell that completes asks
+def completes(name: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """The function of that name in ``cli.complete``, which is imported only when a shell asks."""
 
-    return complete_rules(ctx, parameter, incomplete)
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from adapterlint.cli import complete as module
 
+        found: list[CompletionItem] = getattr(module, name)(ctx, parameter, incomplete)
+        return found
 
-def _complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from adapterlint.cli.complete import complete_targets
-
-    return complete_targets(ctx, parameter, incomplete)
-
-
-def complete_formats(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The formats of reports, asked for only by a shell that completes."""
-    from adapterlint.cli.complete import complete_formats as found
-
-    return found(ctx, parameter, incomplete)
+    return complete
 
 
 def _add(command: Command, decorators: list[Callable[[Any], Any]]) -> Command:
@@ -74,7 +67,7 @@ def _options() -> list[Callable[[Any], Any]]:
             "targets",
             multiple=True,
             metavar="SPEC",
-            shell_complete=_complete_targets,
+            shell_complete=completes("complete_targets"),
             group=CHECKED,
             help="Such as 'peft==0.13.2' or 'peft>=0.6,<0.14'; repeatable.",
         ),
@@ -93,7 +86,7 @@ def _options() -> list[Callable[[Any], Any]]:
             "--select",
             multiple=True,
             metavar="RULES",
-            shell_complete=_complete_rules,
+            shell_complete=completes("complete_rules"),
             group=REPORTED,
             help="Report only these rules.",
         ),
@@ -101,7 +94,7 @@ def _options() -> list[Callable[[Any], Any]]:
             "--extend-select",
             multiple=True,
             metavar="RULES",
-            shell_complete=_complete_rules,
+            shell_complete=completes("complete_rules"),
             group=REPORTED,
             help="Report these rules as well.",
         ),
@@ -109,7 +102,7 @@ def _options() -> list[Callable[[Any], Any]]:
             "--ignore",
             multiple=True,
             metavar="RULES",
-            shell_complete=_complete_rules,
+            shell_complete=completes("complete_rules"),
             group=REPORTED,
             help="Do not report these rules.",
         ),

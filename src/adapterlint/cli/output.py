@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -42,6 +42,12 @@ class CommandError(click.ClickException):
     """An error of the user's or the system's making: one line, exit code 2."""
 
     exit_code = EXIT_INTERNAL
+
+
+def nothing_to_check() -> NoReturn:
+    """End the command: there is no adapter."""
+    click.echo("nothing to check: no adapter found", err=True)
+    sys.exit(EXIT_NOTHING)
 
 
 def use_color() -> bool:

@@ -14,6 +14,7 @@ import click
 
 from adapterlint.cli.output import echo, fail, use_color
 from adapterlint.report import Report
+from adapterlint.writing import replace_file
 
 FORMATS = (
     "full",
@@ -125,31 +126,12 @@ def _summarise(report: Report, path: str) -> None:
 
 def _save(path: str, text: str) -> None:
     """Write a file whole or not at all; what is no regular file, such as a pipe, is written to."""
-    target = os.path.realpath(path)
     data = text.encode("utf-8", "backslashreplace")
     try:
         if _special(path):
             with open(path, "wb") as stream:
                 stream.write(data)
         else:
-            _replace(target, data)
+            replace_file(path, data)
     except OSError as error:
         raise fail(f"{path}: cannot write the report: {error.strerror or error}") from None
-
-
-def _replace(target: str, data: bytes) -> None:
-    staged = f"{target}.{os.getpid()}.new"
-    try:
-        with open(staged, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.path.exists(target):
-            if not os.access(target, os.W_OK):
-                raise PermissionError(13, "Permission denied")
-            os.chmod(staged, os.stat(target).st_mode & 0o7777)
-        os.replace(staged, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(staged)
-        raise

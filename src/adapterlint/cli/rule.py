@@ -15,10 +15,10 @@ import click
 
 from adapterlint.api import example_request, settings_of
 from adapterlint.cli.complete import complete_rules
-from adapterlint.cli.grouped import Command, option
+from adapterlint.cli.grouped import OTHER, Command, choice
 from adapterlint.cli.options import file_options
 from adapterlint.cli.output import echo, fail, guarded, use_color
-from adapterlint.config.errors import nearest
+from adapterlint.errors import no_rule
 from adapterlint.findings import DOC_URL, OPERATIONS, PREFIX, Effect, Safety
 from adapterlint.model.target import bundled
 from adapterlint.report import Report, Reported
@@ -41,14 +41,7 @@ EXAMPLES = [
 
 @click.command("rule", cls=Command, examples=EXAMPLES)
 @click.argument("wanted", metavar="[CODE|NAME]", required=False, shell_complete=complete_rules)
-@option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-    help="How it is printed.",
-)
+@choice("--format format_", ["text", "json", "markdown"], OTHER, "How it is printed.")
 @file_options
 @guarded
 def command(wanted: str | None, format_: str, config: str | None, isolated: bool) -> None:
@@ -78,9 +71,7 @@ def _find(wanted: str) -> AnyRule:
     for rule in rules:
         if wanted.upper() == rule.code or wanted.lower() == rule.name:
             return rule
-    hint = nearest(wanted, [word for rule in rules for word in (rule.code, rule.name)])
-    hint = hint or "; `adapterlint rule` lists them"
-    raise fail(f"{wanted!r} names no rule{hint}")
+    raise fail(f"{wanted!r} {no_rule(wanted, [(rule.code, rule.name) for rule in rules])}")
 
 
 # -- running the examples ----------------------------------------------------------------------------------------

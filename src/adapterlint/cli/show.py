@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from adapterlint import assemble
-from adapterlint.cli.grouped import Command, option
+from adapterlint.cli.grouped import OTHER, Command, choice
 from adapterlint.cli.output import EXIT_NOTHING, echo, guarded, use_color
 from adapterlint.discover import discover
 from adapterlint.model.contents import Contents, contents
@@ -26,14 +26,7 @@ EXAMPLES = [("show adapters", "every adapter below"), ("show a --format json", "
 
 @click.command("show", cls=Command, examples=EXAMPLES)
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How it is printed.",
-)
+@choice("--format format_", ["text", "json"], OTHER, "How it is printed.")
 @guarded
 def command(paths: tuple[str, ...], format_: str) -> None:
     """Print what the adapters at and below PATHS hold.

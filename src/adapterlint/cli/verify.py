@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import click
 
 from adapterlint import assemble
 from adapterlint.api import settings_of
 from adapterlint.checking import load_base
-from adapterlint.cli.grouped import CHECKED, REPORTED, RUNNING, Command, option
+from adapterlint.cli.grouped import CHECKED, REPORTED, RUNNING, Command, choice, option
 from adapterlint.cli.options import file_options
 from adapterlint.cli.output import EXIT_FINDINGS, EXIT_NOTHING, fail, guarded
 from adapterlint.discover import discover
@@ -24,19 +22,13 @@ EXAMPLES = [
 ]
 
 
-def _choice(name: str, choices: list[str], group: str, about: str) -> Callable[[Any], Any]:
-    return option(
-        *name.split(), type=click.Choice(choices), default=choices[0], show_default=True, group=group, help=about
-    )
-
-
 @click.command("verify", cls=Command, examples=EXAMPLES)
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @option("--base", metavar="DIR", group=CHECKED, help="The base model's directory; the configured one by default.")
-@_choice("--device", ["auto", "cpu", "cuda"], RUNNING, "Where the models run.")
+@choice("--device", ["auto", "cpu", "cuda"], RUNNING, "Where the models run.")
 @option("--orders", default="all", show_default=True, metavar="all|N", group=RUNNING, help="Loading orders to try.")
-@_choice("--dtype", ["float32", "float16", "bfloat16"], RUNNING, "What the models compute in.")
-@_choice("--format format_", ["table", "json"], REPORTED, "How it is printed.")
+@choice("--dtype", ["float32", "float16", "bfloat16"], RUNNING, "What the models compute in.")
+@choice("--format format_", ["table", "json"], REPORTED, "How it is printed.")
 @file_options
 @guarded
 def command(

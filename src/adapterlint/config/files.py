@@ -11,6 +11,7 @@ from typing import Any
 
 from adapterlint.config.errors import ConfigError
 from adapterlint.config.find import SHARED
+from adapterlint.model.subject import pointer_to
 
 _TABLE = ("tool", "adapterlint")
 _LARGEST = 1 << 20  # bytes; what is larger is no configuration
@@ -58,7 +59,7 @@ class File:
 
     def pointer(self, *keys: str | int) -> str:
         """JSON pointer of a value, from the top of the document."""
-        return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in (*self.table, *keys))
+        return pointer_to(*self.table, *keys)
 
 
 def has_table(path: str) -> bool:

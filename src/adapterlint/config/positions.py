@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from adapterlint.model.subject import pointer_to
+
 Path = tuple[str | int, ...]
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
@@ -31,11 +33,7 @@ def offset_of(text: str, pointer: str) -> int | None:
         found = positions(text)
     except (ValueError, IndexError, RecursionError):
         return None
-    by_pointer = {
-        "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path): at
-        for path, at in found.items()
-    }
-    return by_pointer.get(pointer)
+    return next((at for path, at in found.items() if pointer_to(*path) == pointer), None)
 
 
 class _Scanner:

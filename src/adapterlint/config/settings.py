@@ -115,7 +115,8 @@ def _chain(start: str) -> list[File]:
 
 
 def _refuse_unknown(file: File) -> None:
-    from adapterlint.config.errors import ConfigError, nearest
+    from adapterlint.config.errors import ConfigError
+    from adapterlint.errors import nearest
 
     for name in file.values:
         if name not in BY_NAME:

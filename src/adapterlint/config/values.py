@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from adapterlint.config.errors import ConfigError, nearest
+from adapterlint.config.errors import ConfigError
 from adapterlint.config.files import File
 from adapterlint.config.find import shown
 from adapterlint.config.keys import IGNORE_FIELDS, Field, Key
+from adapterlint.errors import nearest, no_rule
 from adapterlint.ignores import Ignore, PathIgnore, Pattern
 from adapterlint.model.target import TargetError, resolve
 from adapterlint.suppress import names_rule
@@ -79,9 +80,8 @@ class _Reader:
 
     def _rule(self, item: str, *keys: str | int) -> None:
         rules = list(self._known())
-        if not any(names_rule(item, code, name) for code, name in rules):
-            hint = nearest(item, [word for rule in rules for word in rule]) or "; `adapterlint rule` lists them"
-            self._wrong(f"{_quoted(item)} names no rule{hint}", *keys)
+        if not any(names_rule(item, *rule) for rule in rules):
+            self._wrong(f"{_quoted(item)} {no_rule(item, rules)}", *keys)
 
     def _choice(self, raw: Any, choices: Sequence[str], *keys: str | int) -> str:
         if not isinstance(raw, str) or raw not in choices:

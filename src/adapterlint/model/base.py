@@ -196,6 +196,11 @@ class Base:
                 found[module.removesuffix(".weight")] = name
         return found
 
+    def quantised_within(self, module: str) -> str | None:
+        """The tensor that says that a module, or a layer in it, is packed; None if none is."""
+        start = f"{module}."
+        return next((state for layer, state in self.quantised.items() if f"{layer}.".startswith(start)), None)
+
     @cached_property
     def missing_heads(self) -> tuple[str, ...]:
         """Heads that the task class has and the checkpoint lacks: they are random at every load."""

@@ -24,6 +24,15 @@ def compiled(pattern: str) -> re.Pattern[str] | None:
         return None
 
 
+def error_in(pattern: str) -> str | None:
+    """What is wrong with a pattern that is no regular expression; None for one that is."""
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error)
+    return None
+
+
 @lru_cache(maxsize=1024)
 def explosive(pattern: str) -> bool:
     """Whether the pattern is a regular expression whose matching could take longer than anyone waits.

@@ -300,19 +300,18 @@ def _told_apart(members: Sequence[Subject]) -> Iterator[Subject]:
         if counts[adapter.name] == 1:
             yield member
             continue
-        parts = adapter.path.replace("\\", "/").strip("/").replace(".", "_").split("/")
-        same = [other for other in members if other.adapter.name == adapter.name]
-        depth = next((n for n in range(2, len(parts)) if _differ(same, n)), len(parts))
-        name = "/".join(parts[-depth:])
+        parts = _parts(member)
+        same = [_parts(other) for other in members if other.adapter.name == adapter.name]
+        depth = next((n for n in range(2, len(parts)) if len({other[-n:] for other in same}) == len(same)), len(parts))
+        name = "/".join(parts[-depth:]).replace(".", "_")
         name = name if name not in taken else f"{name}-{place + 1}"  # one directory, given twice
         taken.add(name)
         yield replace(member, adapter=replace(adapter, name=name))
 
 
-def _differ(members: Sequence[Subject], depth: int) -> bool:
-    """Whether the last directories of the members' paths tell them apart."""
-    ends = {tuple(member.adapter.path.replace("\\", "/").strip("/").split("/")[-depth:]) for member in members}
-    return len(ends) == len(members)
+def _parts(member: Subject) -> tuple[str, ...]:
+    """The directories of an adapter's path."""
+    return tuple(member.adapter.path.replace("\\", "/").strip("/").split("/"))
 
 
 def first_names(names: Iterable[str], limit: int = 3) -> str:

@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import NamedTuple
 
-from adapterlint.errors import UserError
+from adapterlint.errors import UserError, nearest
 from adapterlint.findings import covers, version_key
 from adapterlint.model.bundled import bundled_file
 
@@ -63,23 +63,17 @@ def _matching(text: str, known: tuple[Target, ...]) -> list[Target]:
         return [known[-1]]
     head = bare.rstrip("0123456789.,<>=!~*")
     if head != "peft":
-        hint = "; did you mean peft?" if _alike(head, "peft") else ""
+        hint = nearest(head, ["peft"])
         raise TargetError(f"unknown target {text!r}: this release knows peft only ({_range(known)}){hint}")
     found = _bounded(bare, known)
     if not found:
         versions = [target.version for target in known]
-        hint = _nearest(bare.removeprefix("peft=="), known) if bare.startswith("peft==") else ""
+        hint = _around(bare.removeprefix("peft=="), known) if bare.startswith("peft==") else ""
         raise TargetError(f"no bundled release matches {text!r}{hint}; bundled: {', '.join(versions)}")
     return found
 
 
-def _alike(word: str, other: str) -> bool:
-    from difflib import get_close_matches  # only where something is wrong
-
-    return bool(get_close_matches(word.lower(), [other], n=1))
-
-
-def _nearest(version: str, known: tuple[Target, ...]) -> str:
+def _around(version: str, known: tuple[Target, ...]) -> str:
     """The releases before and after one that is not bundled."""
     key = version_key(version)
     below = [target.version for target in known if version_key(target.version) < key][-1:]

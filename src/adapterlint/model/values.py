@@ -6,7 +6,6 @@ was read in PEFT's sources.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from adapterlint.findings import Edit, Effect, RemoveConfig, SetConfig, raises, 
 from adapterlint.model import features, peft
 from adapterlint.model.keys import Kind
 from adapterlint.model.newer import makes_linear
+from adapterlint.model.patterns import error_in
 from adapterlint.model.subject import Subject, pointer_to
 
 _SIZE = "TypeError: empty(): argument 'size' (position 1) must be tuple of ints, but found element of type"
@@ -299,19 +299,11 @@ def _patterns(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:
 def _broken_patterns(subject: Subject, name: str, patterns: dict[str, Any]) -> Iterator[Misfit]:
     """Keys that are no regular expressions: PEFT meets them with the first module it gives LoRA layers."""
     for key in patterns:
-        texts = [_regex_error(rf".*\.{key}$"), _regex_error(rf"(.*\.)?({key})$")]
+        texts = [error_in(rf".*\.{key}$"), error_in(rf"(.*\.)?({key})$")]
         spans = ("peft>=0.6,<0.15", "peft>=0.15")
         effects = tuple(raises(span, f"error: {text}") for span, text in zip(spans, texts, strict=True) if text)
         if effects:
             yield Misfit((name, key), f"{key!r} in {name} is no regular expression", effects)
-
-
-def _regex_error(pattern: str) -> str | None:
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        return str(error)
-    return None
 
 
 def _loftq(subject: Subject, name: str, value: Any) -> Iterator[Misfit]:

@@ -18,7 +18,7 @@ from adapterlint.fixing.forms.common import (
     targets_for,
 )
 from adapterlint.model.keys import Kind
-from adapterlint.model.subject import Subject
+from adapterlint.model.subject import Subject, pointer_to
 
 
 def plan(member: Subject) -> tuple[Edit, ...]:
@@ -36,7 +36,7 @@ def plan(member: Subject) -> tuple[Edit, ...]:
     foreign = [key for key in adapter.config or {} if key not in ALWAYS]
     return (
         *config_edits(adapter, kept),
-        *(RemoveConfig(_pointer(key)) for key in foreign),
+        *(RemoveConfig(pointer_to(key)) for key in foreign),
         *(DropTensor(name) for name in parts.idle),
         *folded(parts, parts.rank),
     )
@@ -56,7 +56,3 @@ def _require_portable(parts: Parts) -> None:
             raise FormError(f"{name} has a bias of B in {module} (lora_bias), which only PEFT adds")
         if len(parts.shape(entry.a)) != 2:
             raise FormError(f"{name} has LoRA in the convolution {module}, which most engines refuse")
-
-
-def _pointer(key: str) -> str:
-    return "/" + key.replace("~", "~0").replace("/", "~1")

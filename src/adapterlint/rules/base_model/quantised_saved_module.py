@@ -53,7 +53,7 @@ class QuantisedSavedModule(Rule):
         if base is None or not base.quantised:
             return
         for root in subject.saved_modules:
-            state = next((name for layer, name in base.quantised.items() if f"{layer}.".startswith(f"{root}.")), None)
+            state = base.quantised_within(root)
             if state is not None:
                 text = "RuntimeError: only Tensors of floating point dtype can require gradients"
                 yield self.finding(

@@ -13,11 +13,9 @@ from adapterlint.findings import (
     Safety,
     SetConfig,
     Severity,
-    raises,
     unknown,
     wrong,
 )
-from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX, Key, Kind
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -30,6 +28,7 @@ from adapterlint.rules.examples import (
     llama_tensors,
     lora_config,
 )
+from adapterlint.rules.tensors.rank_mismatch import size_mismatch
 
 if TYPE_CHECKING:
     from adapterlint.model.holding import Holding
@@ -103,13 +102,11 @@ class BiasMismatch(Rule):
             )
         odd = [key for key in biases if flag and key.name == key.canonical and _odd_length(subject, key)]
         if odd:
-            text = f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(adapter)}: size mismatch for "
-            name = odd[0].canonical.removesuffix(".bias")
             yield self.finding(
                 f"{len(odd)} lora_B.bias tensors are not as long as their lora_B has rows: "
                 + first_names(key.name for key in odd),
                 subject.at_tensor(odd[0].name),
-                effects=(raises("peft>=0.14", f"{text}{name}.default.bias"),),
+                effects=(size_mismatch(subject, odd[0], "peft>=0.14"),),
             )
         covered = subject.covered.items() if flag else ()
         bare = [module for module, entry in covered if entry.b and Kind.LORA_BIAS not in entry.by_kind]

@@ -186,8 +186,8 @@ def is_read(key: Key) -> bool:
 
 def size_mismatch(subject: Subject, key: Key, targets: str = "peft") -> Effect:
     """The exception of a LoRA tensor whose shape is not the layer's."""
-    name = key.canonical.removesuffix(".weight")
-    tail = ".weight" if key.canonical.endswith(".weight") else ""
+    tail = next((end for end in (".weight", ".bias") if key.canonical.endswith(end)), "")
+    name = key.canonical.removesuffix(tail)
     shape = list(subject.adapter.shape(key))
     text = (
         f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(subject.adapter)}: "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from adapterlint.findings import Effect, Finding, Fix, Outcome, Safety, SetConfig, raises, wrong
 from adapterlint.model import peft
+from adapterlint.model.patterns import error_in
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
@@ -215,7 +215,7 @@ def nothing_matches(subject: Subject) -> Iterator[Effect]:
     set; :mod:`adapterlint.rules.sets.unmatched_targets` says so there.
     """
     targets = subject.adapter.get("target_modules")
-    if isinstance(targets, str) and (broken := _broken(targets)):
+    if isinstance(targets, str) and (broken := error_in(targets)):
         yield raises("peft", f"error: {broken}")
         return
     old = repr(targets) if isinstance(targets, list) else str(targets)
@@ -233,15 +233,6 @@ def nothing_matches(subject: Subject) -> Iterator[Effect]:
     text = empty if targets == [] else f"Target modules {new} {_TAIL}"
     yield raises("peft>=0.17,<0.21", f"ValueError: {text}", scope="alone")
     yield raises("peft>=0.21", f"NoMatchingPeftModuleError: {text}")
-
-
-def _broken(pattern: str) -> str:
-    """What is wrong with a regular expression; empty if nothing is."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return str(error)
-    return ""
 
 
 def _as_set(targets: object) -> str:

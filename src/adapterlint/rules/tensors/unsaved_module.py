@@ -106,10 +106,9 @@ class UnsavedModule(Rule):
         assert subject.base is not None
         declared = subject.adapter.names("modules_to_save")
         heads = peft.implied_heads(subject.adapter)
-        packed = subject.base.quantised  # AL410
         for root in subject.saved_modules:
             tied = not peft.saves(peft.saved_names(subject.adapter), root)  # only since 0.18: AL406
-            if tied or any(f"{layer}.".startswith(f"{root}.") for layer in packed):
+            if tied or subject.base.quantised_within(root):  # AL410
                 continue
             expected = list(subject.base.under(root)) or _absent_head(subject, root)
             missing = [name for name in expected if not _stored(subject, name)]
