@@ -301,7 +301,7 @@ def _broken_patterns(subject: Subject, name: str, patterns: dict[str, Any]) -> I
     for key in patterns:
         texts = [error_in(rf".*\.{key}$"), error_in(rf"(.*\.)?({key})$")]
         spans = ("peft>=0.6,<0.15", "peft>=0.15")
-        effects = tuple(raises(span, f"error: {text}") for span, text in zip(spans, texts, strict=True) if text)
+        effects = tuple(raises(span, text) for span, text in zip(spans, texts, strict=True) if text)
         if effects:
             yield Misfit((name, key), f"{key!r} in {name} is no regular expression", effects)
 

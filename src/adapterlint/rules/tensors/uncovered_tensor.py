@@ -216,7 +216,7 @@ def nothing_matches(subject: Subject) -> Iterator[Effect]:
     """
     targets = subject.adapter.get("target_modules")
     if isinstance(targets, str) and (broken := error_in(targets)):
-        yield raises("peft", f"error: {broken}")
+        yield raises("peft", broken)
         return
     old = repr(targets) if isinstance(targets, list) else str(targets)
     new = _as_set(targets)
