@@ -10,11 +10,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 from adapterlint.errors import UserError
 from adapterlint.findings import Finding
+from adapterlint.ignores import relative
 from adapterlint.writing import replace_file
 
 HEADER = (
@@ -59,17 +59,6 @@ def _escape(text: str) -> str:
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\.", lambda found: _UNESCAPED.get(found[0], found[0]), text)
-
-
-def relative(path: str, root: str) -> str:
-    """The path, given relative to the working directory or absolute, from ``root``, with forward slashes."""
-    return _relative(path, root, os.getcwd())
-
-
-@lru_cache(maxsize=1 << 16)
-def _relative(path: str, root: str, directory: str) -> str:
-    """The same for any directory; many patterns and findings ask for the same one."""
-    return os.path.relpath(os.path.normpath(os.path.join(directory, path)), root).replace(os.sep, "/")
 
 
 def fingerprint(finding: Finding, root: str) -> Fingerprint:

@@ -9,7 +9,6 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from adapterlint.baseline import relative
 from adapterlint.findings import Finding, Location
 from adapterlint.suppress import names_rule
 
@@ -29,6 +28,17 @@ class Pattern(NamedTuple):
     def matches(self, path: str, below: bool = True) -> bool:
         """Whether it matches the path, given relative to the working directory or absolute, or one that it is below."""
         return _path_expression(self.glob, below).fullmatch(relative(path, self.root)) is not None
+
+
+def relative(path: str, root: str) -> str:
+    """The path, given relative to the working directory or absolute, from ``root``, with forward slashes."""
+    return _relative(path, root, os.getcwd())
+
+
+@lru_cache(maxsize=1 << 16)
+def _relative(path: str, root: str, directory: str) -> str:
+    """The same for any directory; many patterns and findings ask for the same one."""
+    return os.path.relpath(os.path.normpath(os.path.join(directory, path)), root).replace(os.sep, "/")
 
 
 @lru_cache(maxsize=512)
