@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from adapterlint.errors import UserError
 
-class FixError(Exception):
+
+class FixError(UserError):
     """Base of what :func:`adapterlint.fixing.apply.apply_all` raises.
 
     Attributes:
@@ -44,3 +46,19 @@ class ProofError(FixError):
         # BaseException.__reduce__ rebuilds from args, which must match the signature for the error to be pickled.
         self.args = (path, reason, complaints)
         self.complaints = complaints
+
+
+class InternalError(RuntimeError):
+    """A defect of the rules, not of anybody's files: one crashed, or fixes undo one another.
+
+    Attributes:
+        traces: the tracebacks of rules that crashed.
+    """
+
+    def __init__(self, reason: str, traces: tuple[str, ...] = ()) -> None:
+        super().__init__(reason, traces)
+        self.reason = reason
+        self.traces = traces
+
+    def __str__(self) -> str:
+        return self.reason

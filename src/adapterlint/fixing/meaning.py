@@ -87,7 +87,9 @@ def compare(old: Subject, new: Subject) -> Equality:
         old: as it was, names as they are stored.
         new: as it is to be.
 
-    Raises OSError or EOFError if a file cannot be read.
+    Raises:
+        ValueError: a state has no usable scale.
+        OSError: a file cannot be read, as does EOFError.
     """
     before, after = _additions(old), _additions(new)
     worst, where, allowed = 0.0, None, _DOUBLES

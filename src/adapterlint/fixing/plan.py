@@ -23,7 +23,7 @@ MAX_ROUNDS = 12
 
 
 class OscillationError(RuntimeError):
-    """Fixes that undo one another: a defect of the rules, reported as an internal error."""
+    """Fixes that undo one another: a defect of the rules, reported as an InternalError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,9 @@ class Refusal:
     adapters: tuple[str, ...]
     form: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"refused the {self.form} form of {', '.join(self.adapters)}: {self.reason}"
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Plan:
         left: errors and warnings that have no fix, or none that was allowed.
         reread: the files must be written and read again before the rest can be planned.
         foreseen: everything that the rules say of the planned state.
+        errors: tracebacks of rules that crashed on a planned state; such a plan must not be carried out.
     """
 
     edits: list[AdapterEdits] = field(default_factory=list)
@@ -54,14 +58,16 @@ class Plan:
     left: list[Finding] = field(default_factory=list)
     reread: bool = False
     foreseen: list[Finding] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _State:
-    """One adapter while the plan grows; ``findings`` are those of its present state."""
+    """One adapter while the plan grows; ``findings`` are those of its present state, ``errors`` are the plan's."""
 
     subject: Subject
     findings: list[Finding]
+    errors: list[str]
     unsafe: bool = False
     rounds: list[tuple[Edit, ...]] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
@@ -76,7 +82,7 @@ class _State:
         self.rounds.append(edits)
         self.titles.append(title)
         self.subject = Subject(adapter, self.subject.base, self.subject.payload)
-        self.findings = check_adapter(self.subject).findings
+        self.findings = check_adapter(self.subject, self.errors).findings
 
 
 def make_plan(run: Run, request: Request, unsafe: bool, form: Form | None = None) -> Plan:
@@ -89,10 +95,11 @@ def make_plan(run: Run, request: Request, unsafe: bool, form: Form | None = None
         form: the normal form that was asked for; then either all adapters get it, or the plan has no edits. Without
             one, sets that a rule wants a form for get that.
     """
-    states = {
-        checked.subject.adapter.path: _State(checked.subject, checked.findings, unsafe) for checked in run.adapters
-    }
     plan = Plan()
+    states = {
+        checked.subject.adapter.path: _State(checked.subject, checked.findings, plan.errors, unsafe)
+        for checked in run.adapters
+    }
     for state in states.values():
         plan.reread |= _fix_adapter(state, plan, run, request)
     if form is not None:
@@ -109,7 +116,7 @@ def make_plan(run: Run, request: Request, unsafe: bool, form: Form | None = None
             if edits:
                 plan.edits.append(AdapterEdits(path, edits, read_base(base.path) if base else None))
                 plan.titles[path] = state.titles
-    plan.foreseen = _foreseen(run, states)
+    plan.foreseen = _foreseen(run, states, plan.errors)
     plan.left = _wanted(plan.foreseen, run, request)
     return plan
 
@@ -178,7 +185,7 @@ def _fix_set(
     checked: CheckedSet, states: dict[str, _State], run: Run, request: Request, plan: Plan, unsafe: bool
 ) -> None:
     def wanted(form: str) -> bool:
-        found = _wanted(check_set(_now(checked.subject, states)).findings, run, request)
+        found = _wanted(check_set(_now(checked.subject, states), plan.errors).findings, run, request)
         return any(finding.fix and finding.fix.form == form and _allowed(finding, unsafe) for finding in found)
 
     if wanted("unbiased"):
@@ -227,10 +234,10 @@ def _tensor_bytes(state: _State) -> int:
     return sum(tensor_bytes(item.dtype, item.shape) or 0 for item in state.subject.adapter.tensors.values())
 
 
-def _foreseen(run: Run, states: dict[str, _State]) -> list[Finding]:
+def _foreseen(run: Run, states: dict[str, _State], errors: list[str]) -> list[Finding]:
     found = [finding for state in states.values() for finding in state.findings]
     for checked in run.sets:
-        found += check_set(_now(checked.subject, states)).findings
+        found += check_set(_now(checked.subject, states), errors).findings
     return found
 
 

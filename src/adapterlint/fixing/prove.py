@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from adapterlint.findings import (
     SAFETENSORS_FILE,
@@ -30,6 +30,9 @@ from adapterlint.fixing.values import TermError, Values
 from adapterlint.reading import payload
 from adapterlint.reading.base import BaseFiles
 from adapterlint.reading.safetensors import Header, read_header
+
+if TYPE_CHECKING:
+    from adapterlint.fixing.meaning import Equality
 
 SHARED = 8 << 20
 """Bytes from which on a second thread is worth its start."""
@@ -52,6 +55,7 @@ class Proof:
         converted: files whose tensors are in a new one of another format: old and new one.
         removed: files that are gone.
         bytes_compared: bytes read on the new side for all this.
+        equality: for a form: how far what is added to the base's modules differs from before.
     """
 
     path: str
@@ -66,6 +70,7 @@ class Proof:
     converted: tuple[tuple[str, str], ...] = ()
     removed: tuple[str, ...] = ()
     bytes_compared: int = 0
+    equality: Equality | None = None
 
 
 class _Pair(NamedTuple):
