@@ -24,8 +24,10 @@ NAMES = [
     "Example",
     "Finding",
     "Fix",
+    "FixReport",
     "Location",
     "Outcome",
+    "Proof",
     "Report",
     "Reported",
     "Rule",
@@ -39,14 +41,24 @@ NAMES = [
     "UserError",
     "Verdict",
     "check",
+    "fix",
 ]
-SIGNATURE = (
-    "(*paths: 'str | os.PathLike[str]', targets: 'Sequence[str] | None' = None,"
-    " base: 'str | os.PathLike[str] | None' = None, sets: \"Literal['auto', 'one', 'none'] | None\" = None,"
-    " select: 'Sequence[str] | None' = None, ignore: 'Sequence[str] | None' = None,"
-    " operations: 'Sequence[str] | None' = None, payload: \"Literal['quick', 'none', 'full'] | None\" = None,"
-    " plugins: 'Sequence[str] | None' = None, config: 'str | os.PathLike[str] | None' = None) -> 'Report'"
-)
+SIGNATURES = {
+    "check": (
+        "(*paths: 'str | os.PathLike[str]', targets: 'Sequence[str] | None' = None,"
+        " base: 'str | os.PathLike[str] | None' = None, sets: \"Literal['auto', 'one', 'none'] | None\" = None,"
+        " select: 'Sequence[str] | None' = None, ignore: 'Sequence[str] | None' = None,"
+        " operations: 'Sequence[str] | None' = None, payload: \"Literal['quick', 'none', 'full'] | None\" = None,"
+        " plugins: 'Sequence[str] | None' = None, config: 'str | os.PathLike[str] | None' = None) -> 'Report'"
+    ),
+    "fix": (
+        "(*paths: 'str | os.PathLike[str]', targets: 'Sequence[str] | None' = None,"
+        " base: 'str | os.PathLike[str] | None' = None, sets: \"Literal['auto', 'one', 'none'] | None\" = None,"
+        " form: 'Form | None' = None, unsafe: 'bool' = False, inplace: 'bool' = False,"
+        " output: 'str | os.PathLike[str] | None' = None, backup: 'bool' = False, replace_links: 'bool' = False,"
+        " plugins: 'Sequence[str] | None' = None, config: 'str | os.PathLike[str] | None' = None) -> 'FixReport'"
+    ),
+}
 FIELDS = {
     "Verdict": "outcome inert stage adapter rules exception assumes missing",
     "AdapterReport": "path name peft_type tensors modules applies verdicts",
@@ -55,6 +67,7 @@ FIELDS = {
     "Location": "path file pointer on_key tensor offset label",
     "Effect": "outcome targets exception operation stage inert adapter scope missing",
     "Fix": "title safety edits form",
+    "FixReport": "adapters plans proofs refusals left diff",
     "Example": "title config tensors base files fill weights beside",
     "SetExample": "title members base",
 }
@@ -74,6 +87,14 @@ def worst(directory: Path) -> Outcome:
     print(found[0].message, report.summary.errors)
     return max((v.outcome for a in report.adapters for v in a.verdicts.values()), key=lambda item: item.rank)
 
+def repaired(directory: Path) -> list[Finding]:
+    done: adapterlint.FixReport = adapterlint.fix(directory, targets=("peft",), form="union", output=directory / "new")
+    proofs: tuple[adapterlint.Proof, ...] = done.proofs
+    print([(plan.path, plan.fixes, plan.edits[0].edit) for plan in done.plans], proofs[0].copied, done.diff.splitlines())
+    print([(refusal.adapters, refusal.form, refusal.reason) for refusal in done.refusals], done.written is True)
+    print(max(proof.equality.error for proof in proofs if proof.equality is not None))
+    return [left.finding for left in done.left if left.reason != "refused"]
+
 class Tiny(Rule):
     code = "ACME001"
     name = "tiny-rank"
@@ -91,6 +112,9 @@ adapterlint.check("a", sets="all")
 adapterlint.check("a", target=["peft"])
 adapterlint.Checked
 adapterlint.check("a").adapters[0].verdict
+adapterlint.fix("a", form="union-of-all")
+adapterlint.fix("a", inplace="yes")
+adapterlint.fix("a", select=["AL2"])
 """
 
 
@@ -111,7 +135,8 @@ def test_names() -> None:
 
 
 def test_signatures() -> None:
-    assert str(inspect.signature(adapterlint.check)) == SIGNATURE
+    for name, signature in SIGNATURES.items():
+        assert str(inspect.signature(getattr(adapterlint, name))) == signature
     for name, fields in FIELDS.items():
         assert getattr(adapterlint, name)._fields == tuple(fields.split()), name
 
@@ -193,7 +218,8 @@ def _mypy(text: str, directory: Path) -> subprocess.CompletedProcess[str]:
     (directory / "consumer.py").write_text(text)
     root = Path(adapterlint.__file__).parents[1]
     environment = dict(os.environ) if root.name == "site-packages" else {**os.environ, "MYPYPATH": str(root)}
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(directory / "cache"), "consumer.py"]
+    options = ["--strict", "--follow-imports", "silent", "--cache-dir", str(directory / "cache")]  # as if installed
+    command = [sys.executable, "-m", "mypy", *options, "consumer.py"]
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
 
 
@@ -202,7 +228,10 @@ def test_types(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     done = _mypy(MISTAKES, tmp_path)
     lines = [line.rpartition("[")[2] for line in done.stdout.splitlines() if ": error:" in line]
-    assert lines == ["arg-type]", "call-arg]", "attr-defined]", "attr-defined]"], done.stdout
+    assert lines == [
+        *("arg-type]", "call-arg]", "attr-defined]", "attr-defined]"),
+        *("arg-type]", "arg-type]", "call-arg]"),
+    ], done.stdout
 
 
 def test_py_typed_is_beside_the_package() -> None:

@@ -76,6 +76,14 @@ def test_check_imports_nothing_heavy(format_: str, target: str, tmp_path: Path) 
     names = adapterlint("check", *map(str, adapters), *arguments)
     assert "adapterlint.run" in names and f"adapterlint.reporters.{format_}" in names
     assert heavy(names) <= at_start()
+    assert not {name for name in names if name.startswith("adapterlint.fixing")}
+
+
+def test_the_function_that_checks_imports_nothing_of_the_one_that_fixes(tmp_path: Path) -> None:
+    fine = write(Example("fine", lora_config(), llama_tensors()), tmp_path / "fine")
+    names = imported("-c", f"import adapterlint; adapterlint.check({str(fine)!r})")
+    assert "adapterlint.run" in names and heavy(names) <= at_start()
+    assert not {name for name in names if name.startswith("adapterlint.fixing")}
 
 
 NEEDED_SOMETIMES = {

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adapterlint.api import check
+    from adapterlint.api import check, fix
     from adapterlint.errors import UserError
     from adapterlint.findings import Effect, Finding, Fix, Location, Outcome, Safety, Severity
+    from adapterlint.fixing.prove import Proof
+    from adapterlint.fixing.repair import FixReport
     from adapterlint.model.subject import SetSubject, Subject
     from adapterlint.report import AdapterReport, Report, Reported, SetReport, Verdict
     from adapterlint.rules.base import Rule, SetRule
@@ -25,8 +27,10 @@ __all__ = [
     "Example",
     "Finding",
     "Fix",
+    "FixReport",
     "Location",
     "Outcome",
+    "Proof",
     "Report",
     "Reported",
     "Rule",
@@ -40,12 +44,15 @@ __all__ = [
     "UserError",
     "Verdict",
     "check",
+    "fix",
 ]
 
 _HOMES = {
-    "api": ("check",),
+    "api": ("check", "fix"),
     "errors": ("UserError",),
     "findings": ("Effect", "Finding", "Fix", "Location", "Outcome", "Safety", "Severity"),
+    "fixing.prove": ("Proof",),
+    "fixing.repair": ("FixReport",),
     "model.subject": ("SetSubject", "Subject"),
     "report": ("AdapterReport", "Report", "Reported", "SetReport", "Verdict"),
     "rules.base": ("Rule", "SetRule"),

@@ -1,4 +1,4 @@
-"""The public ``check``, and what it shares with the command line: settings become a request."""
+"""The public ``check`` and ``fix``, and what they share with the command line: settings become a request."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from adapterlint.suppress import Selection, names_rule
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from adapterlint.fixing.forms import Form
+    from adapterlint.fixing.repair import FixReport
     from adapterlint.ignores import Suppressions
     from adapterlint.rules.examples import AnyExample
 
@@ -55,9 +57,9 @@ def check(
     Raises:
         UserError: something in the arguments or in the configuration cannot be; the text says what, and why.
     """
-    values: dict[str, Any] = {
+    values = {
         "targets": targets,
-        "base": base if base is None else os.fspath(base),
+        "base": base,
         "sets": sets,
         "select": select,
         "ignore": ignore,
@@ -65,26 +67,87 @@ def check(
         "payload": payload,
         "plugins": plugins,
     }
+    return run.check(_request("check", paths, values, config))
+
+
+def fix(
+    *paths: str | os.PathLike[str],
+    targets: Sequence[str] | None = None,
+    base: str | os.PathLike[str] | None = None,
+    sets: Literal["auto", "one", "none"] | None = None,
+    form: Form | None = None,
+    unsafe: bool = False,
+    inplace: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    backup: bool = False,
+    replace_links: bool = False,
+    plugins: Sequence[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+) -> FixReport:
+    """Plan the repairs of the adapters at and below the paths, and make them where ``inplace`` or ``output`` says so.
+
+    All adapters are repaired or none, and what was written is proved before an old file goes. Where files must be read
+    again before the rest can be planned, as after a rename, this is done in passes: a plan alone is that of the first;
+    what goes wrong in a later one leaves what those before it have made, each of them whole.
+
+    Args:
+        paths: as :func:`check` takes them, like ``targets``, ``base``, ``sets``, ``plugins`` and ``config``.
+        form: bring sets (``portable``: adapters) to this normal form: ``union``, ``lowrank`` or ``portable``.
+        unsafe: also make fixes that round, drop or choose.
+        inplace: write into the adapters.
+        output: write repaired copies of the adapters that change below this directory instead.
+        backup: keep each file that is changed in place as ``NAME.bak``.
+        replace_links: replace links, in place, by files of their own; otherwise they are refused.
+
+    Returns:
+        What was planned or done, and what is left. It is empty where there is no adapter.
+
+    Raises:
+        UserError: something in the arguments or in the configuration cannot be; or the repair is refused or fails, and
+            the pass has changed no file. With a form, it is refused where one set, or adapter, cannot have it.
+        RuntimeError: a rule crashes, or fixes undo one another: a defect, and the pass has changed no file.
+    """
+    from adapterlint.fixing.repair import FixRequest, repair  # not for a check
+
+    target = None if output is None else os.fspath(output)
+    flags = {"unsafe": unsafe, "inplace": inplace, "backup": backup, "replace_links": replace_links}
+    _refuse_ways(form, target, flags)
+    request = _request("fix", paths, {"targets": targets, "base": base, "sets": sets, "plugins": plugins}, config)
+    report = repair(FixRequest(request, unsafe, form, inplace, target, backup, replace_links))
+    if form is not None and report.refusals:
+        raise UserError("\n".join(map(str, report.refusals)))
+    return report
+
+
+def _request(
+    function: str,
+    paths: Sequence[str | os.PathLike[str]],
+    values: Mapping[str, Any],
+    config: str | os.PathLike[str] | None,
+) -> Request:
+    """The request that arguments describe; those that are None are not given."""
     given = {name: value for name, value in values.items() if value is not None}
-    _refuse(paths, given)
+    _refuse(function, paths, given)
     given = {name: tuple(value) if _is_list(name) else value for name, value in given.items()}
+    if "base" in given:
+        given["base"] = os.fspath(given["base"])
     names = [os.fspath(path) for path in paths]
     settings = settings_of(names, given, None if config is None else os.fspath(config), isolated=config is None)
     for name in given.keys() & {"select", "ignore"}:
         problem = unknown_rule(given[name])
         if problem:
             raise UserError(f"{name}: {problem}")
-    return run.check(request_of(names, settings))
+    return request_of(names, settings)
 
 
 def _is_list(name: str) -> bool:
     return isinstance(BY_NAME[name].default, tuple)
 
 
-def _refuse(paths: Sequence[object], given: Mapping[str, Any]) -> None:
+def _refuse(function: str, paths: Sequence[object], given: Mapping[str, Any]) -> None:
     """Raise for what the types do not allow: a text is a sequence of texts to Python, and never what was meant."""
     if not paths:
-        raise UserError("check needs a path")
+        raise UserError(f"{function} needs a path")
     for name, value in given.items():
         if _is_list(name) and (isinstance(value, str) or not all(isinstance(item, str) for item in value)):
             raise UserError(f"{name} takes a list of texts, not {value!r}")
@@ -92,6 +155,21 @@ def _refuse(paths: Sequence[object], given: Mapping[str, Any]) -> None:
         for item in (value if _is_list(name) else (value,)) if choices else ():
             if item not in choices:
                 raise UserError(f"{name} is one of {', '.join(choices)}, not {item!r}")
+
+
+def _refuse_ways(form: object, output: str | None, flags: Mapping[str, object]) -> None:
+    """Raise for what the types of ``fix`` do not allow: to Python a text is true, and might not mean "write here"."""
+    from adapterlint.fixing.forms import FORMS
+
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{name} is True or False, not {value!r}")
+    if form is not None and form not in [*FORMS]:
+        raise UserError(f"form is one of {', '.join(FORMS)}, not {form!r}")
+    if output == "":
+        raise UserError("output is an empty text, not the name of a directory")
+    if output is not None and flags["inplace"]:
+        raise UserError("inplace and output exclude each other")
 
 
 def unknown_rule(selectors: Iterable[str]) -> str | None:
