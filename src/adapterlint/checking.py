@@ -12,14 +12,13 @@ from functools import lru_cache
 from adapterlint import assemble
 from adapterlint.discover import Found
 from adapterlint.errors import UserError
-from adapterlint.findings import Finding, Location, Severity, unknown
+from adapterlint.findings import INTERNAL_ERROR, Finding, Location, Severity, unknown
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.subject import NoPayload, Subject
 from adapterlint.report import Skipped
 from adapterlint.rules.base import Need, Rule, SetRule
 from adapterlint.rules.registry import adapter_rules
-from adapterlint.verdicts import INTERNAL_ERROR
 
 ENOUGH = 200
 """Adapters from which on further processes are worth their start."""

@@ -11,40 +11,40 @@ OPERATIONS = ("merge", "mixed_batch", "delete", "hotswap", "weighted", "save", "
 """What is done with adapters beyond loading them."""
 PREFIX = "AL"
 """What the codes of the own rules begin with; no plugin may use it."""
+INTERNAL_ERROR = "AL999"
+"""Code of the finding that stands for a rule that crashed; its severity is an error, whatever is requested."""
+Damage: TypeAlias = Literal["model", "files", "config", "tensors", "base", "peft_model", "active"]
+"""Where lies what goes wrong at loading; :class:`adapterlint.rules.base.Rule` says what each word means."""
 DOC_URL = "https://adapterlint.readthedocs.io/rules/"
 
 
-class Outcome(str, Enum):
-    """What happens when a target loads an adapter or a set. Ordered by :func:`rank`, worst last."""
+class _Ranked(str, Enum):
+    """Words that have an order, worst last."""
+
+    @property
+    def rank(self) -> int:
+        """0 for the mildest, and one more for every worse one."""
+        return _ORDER[self.value]
+
+
+_ORDER = {"loads": 0, "unknown": 1, "wrong": 2, "raises": 3, "note": 0, "warning": 1, "error": 2}
+
+
+class Outcome(_Ranked):
+    """What happens when a target loads an adapter or a set. Ordered by ``rank``, worst last."""
 
     LOADS = "loads"
     UNKNOWN = "unknown"
     WRONG = "wrong"
     RAISES = "raises"
 
-    @property
-    def rank(self) -> int:
-        """0 for ``loads`` up to 3 for ``raises``."""
-        return _OUTCOME_ORDER[self.value]
 
-
-_OUTCOME_ORDER = {"loads": 0, "unknown": 1, "wrong": 2, "raises": 3}
-
-
-class Severity(str, Enum):
-    """How much a finding matters for the requested targets."""
+class Severity(_Ranked):
+    """How much a finding matters for the requested targets. Ordered by ``rank``, worst last."""
 
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
-
-    @property
-    def rank(self) -> int:
-        """0 for a note, 1 for a warning, 2 for an error."""
-        return _SEVERITY_ORDER[self.value]
-
-
-_SEVERITY_ORDER = {"note": 0, "warning": 1, "error": 2}
 
 
 class Safety(str, Enum):
@@ -327,22 +327,10 @@ class RewriteHeader(NamedTuple):
 
 
 # The ``edit`` fields keep edits of different kinds unequal, named tuples being tuples; JSON output shows them, too.
-Edit: TypeAlias = (
-    SetConfig
-    | RemoveConfig
-    | StripBom
-    | CutText
-    | RecodeText
-    | RenameTensor
-    | DropTensor
-    | CopyTensor
-    | ZeroTensor
-    | MakeTensor
-    | RenameFile
-    | RewriteHeader
-    | ConvertWeights
-    | RemoveFile
-)
+ConfigEdit: TypeAlias = SetConfig | RemoveConfig | StripBom | CutText | RecodeText
+TensorEdit: TypeAlias = RenameTensor | DropTensor | CopyTensor | ZeroTensor | MakeTensor | RewriteHeader
+WeightsEdit: TypeAlias = TensorEdit | ConvertWeights
+Edit: TypeAlias = ConfigEdit | WeightsEdit | RenameFile | RemoveFile
 
 
 class Fix(NamedTuple):
@@ -377,6 +365,8 @@ class Finding(NamedTuple):
         targeted: report it only when a requested target is affected.
         adapters: paths of the adapters of the set, for a set finding.
         quiet: on the requested targets it is only about operations that nobody asked about; set with the severity.
+        damage, drops, spares, of_first: which operations beyond loading the effects on loading decide, as the rule has
+            it (see :class:`adapterlint.rules.base.Rule`). No report shows them.
     """
 
     rule: str
@@ -391,6 +381,10 @@ class Finding(NamedTuple):
     targeted: bool = False
     adapters: tuple[str, ...] = ()
     quiet: bool = False
+    damage: Damage = "model"
+    drops: bool | None = None
+    spares: tuple[str, ...] = ()
+    of_first: bool = False
 
     @property
     def url(self) -> str:

@@ -5,32 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from adapterlint.findings import CONFIG_FILE, Effect, Finding, Outcome, Severity, covers
+from adapterlint.findings import CONFIG_FILE, INTERNAL_ERROR, Effect, Finding, Outcome, Severity, covers
 from adapterlint.findings import OPERATIONS as OPERATIONS
 from adapterlint.model.target import Target
 from adapterlint.report import Verdict
 
 LOAD = "load"
-INTERNAL_ERROR = "AL999"
-_MENDED = frozenset({"AL501", "AL510"})
-"""Rules about which adapter is active: operations name the one they want, and have rules of their own for the rest."""
-_MENDED_BEFORE_MERGING = frozenset({"AL513"})
-"""The same, where the other operations do not name the adapter they want."""
-_OF_PEFT_MODEL = frozenset({"AL201", "AL509", "AL512", "AL513"})
-"""Rules about classes and names that transformers' own loader does not use; where it fails too, they say so."""
-_IN_THE_BASE = frozenset({"AL502", "AL506"})
-"""Rules about what an adapter leaves in the base, so that it outlives the adapter."""
-_DROPPED = frozenset({"AL205", "AL519", "AL520"})
-"""Rules about tensors that PEFT drops, so that it cannot save them, wherever the finding points."""
-_INCOMPLETE = frozenset({"AL208"})
-"""Rules about tensors that are missing beside others, which PEFT saves as they are."""
-_IN_THE_CONFIG = frozenset({"AL101", "AL109"})
-"""Rules about what raises as soon as the config is read."""
-_OF_NAMES = frozenset({"AL506", "AL507", "AL509"})
-"""Rules about sets that also tell what the first adapter does under its own name, whatever comes next."""
-_READ_FIRST = ("/peft_type", "/task_type")
-_IN_THE_TENSORS = frozenset({"AL206", "AL208", "AL217", "AL301"})
-"""Rules about tensors whose values are lost wherever they are put."""
 _STAGES = {"load": 0, "after_load": 1, "switch": 2, "after_switch": 3, None: 4}
 
 
@@ -100,39 +80,42 @@ def _carries(finding: Finding, effect: Effect, operation: str, order: Order | No
         return False
     if operation == "hotswap":
         return _outlives_swap(finding, effect, order)
-    if operation == "native" and finding.rule in _OF_PEFT_MODEL:
+    if finding.damage == "active" or (finding.damage == "peft_model" and operation == "native"):
         return False
-    if operation == "merge" and finding.rule in _MENDED_BEFORE_MERGING and effect.stage == "after_load":
+    if operation in finding.spares and effect.stage not in ("load", None):
         return False
     if effect.outcome is Outcome.WRONG:
         if operation == "save":
-            dropped = finding.location.tensor is not None and not finding.adapters and finding.rule not in _INCOMPLETE
-            return dropped or finding.rule in _DROPPED
+            pointed = finding.location.tensor is not None and not finding.adapters
+            return pointed if finding.drops is None else finding.drops
         if operation == "delete" and order is not None:
-            if finding.rule in _IN_THE_BASE:  # AL502 says so itself
-                return finding.rule == "AL506" and finding.location.path != order.next_path
-            if not finding.adapters:
-                return finding.location.path == order.next_path
-            return effect.adapter in (None, order.next)
-    return finding.rule not in _MENDED
+            return _outlives_deletion(finding, effect, order)
+    return True
+
+
+def _outlives_deletion(finding: Finding, effect: Effect, order: Order) -> bool:
+    """The first adapter goes, and the next one answers: with its own faults, and those that others left in the base."""
+    if finding.damage == "base":
+        return finding.location.path != order.next_path
+    if not finding.adapters:
+        return finding.location.path == order.next_path
+    return effect.adapter in (None, order.next)
 
 
 def _outlives_swap(finding: Finding, effect: Effect, order: Order | None) -> bool:
     """Hot-swapping loads the first adapter only, and puts the tensors of the others in the place of its own."""
     raised = effect.outcome is Outcome.RAISES
     if order is None or finding.adapters:
-        return order is not None and raised and finding.rule in _OF_NAMES and effect.adapter == order.first
+        return order is not None and raised and finding.of_first and effect.adapter == order.first
     if finding.location.path == order.first_path:
         return raised
-    if raised and finding.rule == "AL108":
-        return finding.location.pointer in _READ_FIRST
-    return finding.rule.startswith("AL0") or finding.rule in (_IN_THE_CONFIG if raised else _IN_THE_TENSORS)
+    return finding.damage == "files" or finding.damage == ("config" if raised else "tensors")
 
 
 def _when(hit: tuple[Finding, Effect]) -> tuple[int, bool, str]:
     """Order in which a user meets the effects: stage by stage, and PEFT reads the config before the weights."""
     finding, effect = hit
-    in_config = finding.location.file == CONFIG_FILE or finding.rule == "AL001"
+    in_config = finding.location.file == CONFIG_FILE or finding.damage == "config"
     return _STAGES.get(effect.stage, 4), not in_config, finding.rule
 
 

@@ -69,6 +69,8 @@ class {title}(Rule):
     code = "{code}"
     name = "{name}"
     severity = Severity.WARNING
+    # If it claims effects on loading, `damage` says which operations beyond loading they decide:
+    # https://adapterlint.readthedocs.io/howto/new-rule/#operations-beyond-loading
 
     @staticmethod
     def valid() -> list[Example | SetExample]:

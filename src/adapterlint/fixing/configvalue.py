@@ -9,11 +9,9 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from adapterlint.findings import CutText, RecodeText, RemoveConfig, SetConfig, StripBom
-
-ConfigEdit: TypeAlias = SetConfig | RemoveConfig | StripBom | CutText | RecodeText
+from adapterlint.findings import ConfigEdit, CutText, RecodeText, SetConfig, StripBom
 
 _SUPERFLUOUS = re.compile(r",|//[^\r\n]*|/\*.*?\*/", re.DOTALL)
 _BOM = b"\xef\xbb\xbf"

@@ -7,27 +7,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from adapterlint.findings import (
-    ConvertWeights,
-    CopyTensor,
-    DropTensor,
-    MakeTensor,
-    RenameTensor,
-    RewriteHeader,
-    Term,
-    ZeroTensor,
-)
+from adapterlint.findings import CopyTensor, DropTensor, MakeTensor, RenameTensor, Term, WeightsEdit, ZeroTensor
 from adapterlint.fixing.errors import PlanError
 from adapterlint.fixing.strided import Source, Strided
 from adapterlint.fixing.values import ROUNDING, Stored, TermError, Values
 from adapterlint.reading.base import BaseFiles, BaseTensor
 from adapterlint.reading.safetensors import DTYPE_BITS, MAX_HEADER_BYTES, Header
-
-TensorEdit: TypeAlias = (
-    RenameTensor | DropTensor | CopyTensor | ZeroTensor | MakeTensor | RewriteHeader | ConvertWeights
-)
 
 PAGE = 4096
 """Data keeps its offset modulo this, so that a file system with shared extents need not copy it."""
@@ -122,7 +109,7 @@ def _follows(run: Run, source: Source) -> bool:
 def lay_out(
     path: str,
     header: Header,
-    edits: Iterable[TensorEdit],
+    edits: Iterable[WeightsEdit],
     base: BaseFiles | None,
     sources: Mapping[str, Source | Strided] | None = None,
 ) -> NewWeights:
@@ -163,7 +150,7 @@ def _require_readable(path: str, header: Header) -> None:
         raise PlanError(path, f"the file cannot be read, so it cannot be rewritten: {header.fatal.message}")
 
 
-def _renamed(path: str, header: Header, edits: Sequence[TensorEdit]) -> dict[str, str]:
+def _renamed(path: str, header: Header, edits: Sequence[WeightsEdit]) -> dict[str, str]:
     renamed: dict[str, str] = {}
     for edit in edits:
         if not isinstance(edit, RenameTensor):
@@ -175,7 +162,7 @@ def _renamed(path: str, header: Header, edits: Sequence[TensorEdit]) -> dict[str
     return renamed
 
 
-def _dropped(path: str, header: Header, edits: Sequence[TensorEdit], renamed: Mapping[str, str]) -> set[str]:
+def _dropped(path: str, header: Header, edits: Sequence[WeightsEdit], renamed: Mapping[str, str]) -> set[str]:
     dropped: set[str] = set()
     for edit in edits:
         if not isinstance(edit, DropTensor):

@@ -10,25 +10,22 @@ from typing import TypeAlias
 from adapterlint.findings import (
     CONFIG_FILE,
     SAFETENSORS_FILE,
+    ConfigEdit,
     ConvertWeights,
     CopyTensor,
-    CutText,
     DropTensor,
     Edit,
     MakeTensor,
-    RecodeText,
-    RemoveConfig,
     RemoveFile,
     RenameFile,
     RenameTensor,
-    RewriteHeader,
     SetConfig,
-    StripBom,
+    TensorEdit,
+    WeightsEdit,
     ZeroTensor,
 )
-from adapterlint.fixing.configvalue import ConfigEdit
 from adapterlint.fixing.errors import PlanError
-from adapterlint.fixing.layout import NewWeights, TensorEdit, lay_out
+from adapterlint.fixing.layout import NewWeights, lay_out
 from adapterlint.fixing.records import is_plain_name
 from adapterlint.fixing.strided import Source, Strided
 from adapterlint.fixing.system import STAGE, writing
@@ -99,7 +96,7 @@ class WeightsChange:
     new: str
     before: Header
     after: NewWeights
-    edits: tuple[TensorEdit, ...]
+    edits: tuple[WeightsEdit, ...]
     sources: Mapping[str, Source | Strided] | None = None
 
 
@@ -210,8 +207,7 @@ def _source(plan: AdapterEdits, renames: dict[str, str], final: str) -> str:
 
 
 def _config(plan: AdapterEdits, renames: dict[str, str]) -> ConfigChange | None:
-    kinds = SetConfig | RemoveConfig | StripBom | CutText | RecodeText
-    edits = tuple(edit for edit in plan.edits if isinstance(edit, kinds))
+    edits = tuple(edit for edit in plan.edits if isinstance(edit, ConfigEdit))
     if not edits:
         return None
     if isinstance(edits[0], SetConfig) and not edits[0].pointer and CONFIG_FILE not in os.listdir(plan.path):
@@ -230,8 +226,7 @@ def _config(plan: AdapterEdits, renames: dict[str, str]) -> ConfigChange | None:
 
 
 def _weights(plan: AdapterEdits, renames: dict[str, str]) -> WeightsChange | None:
-    kinds = RenameTensor | DropTensor | CopyTensor | ZeroTensor | MakeTensor | RewriteHeader
-    edits = tuple(dict.fromkeys(edit for edit in plan.edits if isinstance(edit, kinds)))
+    edits = tuple(dict.fromkeys(edit for edit in plan.edits if isinstance(edit, TensorEdit)))
     if not edits:
         return None
     old = _source(plan, renames, SAFETENSORS_FILE)

@@ -56,6 +56,7 @@ class BrokenConfig(Rule):
     name = "broken-config"
     needs = ("files",)
     severity = Severity.ERROR
+    damage = "config"
 
     @staticmethod
     def valid() -> list[AnyExample]:

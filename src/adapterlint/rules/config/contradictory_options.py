@@ -93,6 +93,7 @@ class ContradictoryOptions(Rule):
     code = "AL109"
     name = "contradictory-options"
     severity = Severity.ERROR
+    damage = "config"
 
     @staticmethod
     def valid() -> list[AnyExample]:

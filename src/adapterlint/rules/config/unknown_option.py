@@ -156,7 +156,9 @@ class UnknownOption(Rule):
         near = right or (schema.similar(value, known) if isinstance(value, str) else None)
         message = f"{key} {value!r} is unknown to every PEFT release" + (f"; did you mean {near!r}?" if near else "")
         fix = Fix(f"Set {key} to {right!r}", Safety.SAFE, (SetConfig(f"/{key}", right),)) if right else other
-        return self.finding(message, subject.at_field(key), effects=effects, fix=fix)
+        read = key in ("peft_type", "task_type")  # looked at when the config is read, the others later
+        place = subject.at_field(key)
+        return self.finding(message, place, effects=effects, fix=fix, damage="config" if read else None)
 
 
 def respelt(value: Any, known: Any) -> str | None:

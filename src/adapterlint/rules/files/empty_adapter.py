@@ -41,6 +41,7 @@ class EmptyAdapter(Rule):
     name = "empty-adapter"
     needs = ("config", "header")
     severity = Severity.ERROR
+    damage = "files"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -80,6 +80,7 @@ class ForeignFormat(Rule):
     name = "foreign-format"
     needs = ("files",)
     severity = Severity.ERROR
+    damage = "files"
 
     @staticmethod
     def valid() -> list[AnyExample]:

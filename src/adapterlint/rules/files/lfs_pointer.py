@@ -44,6 +44,7 @@ class LfsPointer(Rule):
     name = "lfs-pointer"
     needs = ("files",)
     severity = Severity.ERROR
+    damage = "files"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -57,6 +57,7 @@ class MisplacedWeights(Rule):
     name = "misplaced-weights"
     needs = ("files",)
     severity = Severity.ERROR
+    damage = "files"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -34,6 +34,7 @@ class MissingConfig(Rule):
     name = "missing-config"
     needs = ("files",)
     severity = Severity.ERROR
+    damage = "config"
 
     @staticmethod
     def valid() -> list[AnyExample]:
@@ -58,9 +59,8 @@ class MissingConfig(Rule):
             return
         hidden = next((problem for problem in adapter.weights_problems if problem.kind == "unlistable"), None)
         if hidden is not None:
-            yield self.finding(
-                hidden.message, subject.at_directory(), effects=(unknown(missing=("config", "weights")),)
-            )
+            effects = (unknown(missing=("config", "weights")),)
+            yield self.finding(hidden.message, subject.at_directory(), effects=effects, damage="files")
             return
         yield self.finding(
             _message(adapter), subject.at_directory(), effects=(raises("peft", cannot_find_config(adapter)),)

@@ -35,6 +35,7 @@ class MissingWeights(Rule):
     name = "missing-weights"
     needs = ("files",)
     severity = Severity.ERROR
+    damage = "files"
 
     @staticmethod
     def valid() -> list[AnyExample]:

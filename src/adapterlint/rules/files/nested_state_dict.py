@@ -37,6 +37,7 @@ class NestedStateDict(Rule):
     name = "nested-state-dict"
     needs = ("config", "header")
     severity = Severity.ERROR
+    damage = "files"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -46,6 +46,7 @@ class UnreadableWeights(Rule):
     name = "unreadable-weights"
     needs = ("files",)
     severity = Severity.ERROR
+    damage = "files"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -57,6 +57,7 @@ class UnsafePickle(Rule):
     name = "unsafe-pickle"
     needs = ("files",)
     severity = Severity.ERROR
+    damage = "files"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Severity
+from adapterlint.findings import INTERNAL_ERROR, Finding, Severity
 from adapterlint.ignores import Remains
 from adapterlint.rules.base import RunRule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
@@ -35,7 +35,7 @@ class InternalError(RunRule):
     - [Issues](https://github.com/adapterlint/adapterlint/issues)
     """
 
-    code = "AL999"
+    code = INTERNAL_ERROR
     name = "internal-error"
     severity = Severity.ERROR
 

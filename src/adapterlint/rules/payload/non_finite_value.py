@@ -36,6 +36,7 @@ class NonFiniteValue(Rule):
     name = "non-finite-value"
     needs = ("header", "payload")
     severity = Severity.ERROR
+    damage = "tensors"
     effects = (wrong(),)
 
     @staticmethod

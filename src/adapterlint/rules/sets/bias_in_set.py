@@ -52,6 +52,8 @@ class BiasInSet(SetRule):
 
     code = "AL506"
     name = "bias-in-set"
+    damage = "base"
+    of_first = True
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -57,6 +57,7 @@ class ClashingAdapterNames(SetRule):
 
     code = "AL507"
     name = "clashing-adapter-names"
+    of_first = True
 
     @staticmethod
     def valid() -> list[AnyExample]:

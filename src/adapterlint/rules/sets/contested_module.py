@@ -45,6 +45,7 @@ class ContestedModule(SetRule):
     code = "AL520"
     name = "contested-module"
     severity = Severity.ERROR
+    drops = True
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -45,6 +45,7 @@ class DifferingSavedModules(SetRule):
 
     code = "AL501"
     name = "differing-saved-modules"
+    damage = "active"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -36,6 +36,7 @@ class DifferingTargets(SetRule):
     code = "AL510"
     name = "differing-targets"
     severity = Severity.NOTE
+    damage = "active"
 
     @staticmethod
     def valid() -> list[AnyExample]:

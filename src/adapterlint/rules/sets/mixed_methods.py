@@ -32,6 +32,7 @@ class MixedMethods(SetRule):
     code = "AL512"
     name = "mixed-methods"
     severity = Severity.ERROR
+    damage = "peft_model"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -37,6 +37,7 @@ class NestedSavedModulesInSet(SetRule):
 
     code = "AL519"
     name = "nested-saved-modules-in-set"
+    drops = True
 
     @staticmethod
     def valid() -> list[AnyExample]:

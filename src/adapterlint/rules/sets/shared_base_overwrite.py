@@ -45,6 +45,8 @@ class SharedBaseOverwrite(SetRule):
 
     code = "AL502"
     name = "shared-base-overwrite"
+    damage = "base"
+    spares = ("delete",)
 
     @staticmethod
     def valid() -> list[AnyExample]:

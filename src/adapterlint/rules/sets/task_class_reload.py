@@ -49,6 +49,8 @@ class TaskClassReload(SetRule):
 
     code = "AL509"
     name = "task-class-reload"
+    damage = "peft_model"
+    of_first = True
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -38,6 +38,8 @@ class TokenRowsInSet(SetRule):
 
     code = "AL513"
     name = "token-rows-in-set"
+    damage = "peft_model"
+    spares = ("merge",)
 
     @staticmethod
     def valid() -> list[AnyExample]:

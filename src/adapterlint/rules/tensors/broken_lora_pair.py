@@ -38,6 +38,8 @@ class BrokenLoraPair(Rule):
     name = "broken-lora-pair"
     needs = ("config", "header")
     severity = Severity.ERROR
+    damage = "tensors"
+    drops = False
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -45,6 +45,7 @@ class MissingLoraTensor(Rule):
     name = "missing-lora-tensor"
     needs = ("config", "header")
     severity = Severity.NOTE
+    damage = "tensors"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -42,6 +42,7 @@ class NoncanonicalPrefix(Rule):
     code = "AL201"
     name = "noncanonical-prefix"
     needs = ("config", "header")
+    damage = "peft_model"
 
     @staticmethod
     def valid() -> list[AnyExample]:

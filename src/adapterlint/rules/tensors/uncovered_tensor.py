@@ -45,6 +45,7 @@ class UncoveredTensor(Rule):
     code = "AL205"
     name = "uncovered-tensor"
     needs = ("config", "header")
+    drops = True
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -31,6 +31,7 @@ class UnscaledQuantisedTensor(Rule):
     code = "AL217"
     name = "unscaled-quantised-tensor"
     needs = ("config", "header")
+    damage = "tensors"
 
     @staticmethod
     def valid() -> list[AnyExample]:
