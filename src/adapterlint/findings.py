@@ -171,6 +171,11 @@ class Location(NamedTuple):
     label: str | None = None
 
 
+def pointer_to(*parts: str | int) -> str:
+    """JSON pointer (RFC 6901) of nested keys."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
 class SetConfig(NamedTuple):
     """Set the value at a JSON pointer of adapter_config.json; a missing last key is added to its object."""
 

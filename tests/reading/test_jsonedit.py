@@ -14,10 +14,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from adapterlint.findings import RemoveConfig, SetConfig, StripBom
+from adapterlint.findings import RemoveConfig, SetConfig, StripBom, pointer_to
 from adapterlint.reading.jsonedit import EditError, apply_edits, remove, rename_key, set_value
 from adapterlint.reading.jsontext import Document, read_text
-from adapterlint.reading.jsontree import Node, escape_token
+from adapterlint.reading.jsontree import Node
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
 
@@ -41,7 +41,7 @@ def document_of(text: str) -> Document:
 
 
 def pointer_of(*path: Any) -> str:
-    return "".join("/" + escape_token(str(part)) for part in path)
+    return pointer_to(*path)
 
 
 @dataclass(frozen=True)

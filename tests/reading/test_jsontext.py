@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapterlint.findings import pointer_to
 from adapterlint.reading import jsontext
 from adapterlint.reading.jsontext import Document, read_text
-from adapterlint.reading.jsontree import Node, array_index, escape_token, parse_tree, split_pointer
+from adapterlint.reading.jsontree import Node, array_index, parse_tree, split_pointer
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
 NON_FATAL = {"duplicate-key", "non-finite-literal"}
@@ -327,7 +328,7 @@ def test_walk_names_every_value_that_counts(text: str) -> None:
     for pointer, node in walked:
         assert document.find(pointer) is node
         member = document.find_member(pointer)
-        assert member is None or (member.node is node and pointer.endswith("/" + escape_token(member.key)))
+        assert member is None or (member.node is node and pointer.endswith(pointer_to(member.key)))
 
 
 @settings(max_examples=500, deadline=None)
@@ -340,7 +341,7 @@ def test_duplicates_are_those_of_the_pairs(text: str) -> None:
         found: dict[str, int] = {}
         if isinstance(value, Pairs):
             for key, inner in dict(value).items():
-                here = f"{pointer}/{escape_token(key)}"
+                here = pointer + pointer_to(key)
                 times = sum(name == key for name, _ in value)
                 found |= ({here: times} if times > 1 else {}) | expected(inner, here)
         elif isinstance(value, list):
@@ -377,7 +378,7 @@ def test_pointers_that_lead_nowhere() -> None:
 
 @given(st.lists(st.text(max_size=6)))
 def test_pointers_round_trip(parts: list[str]) -> None:
-    assert split_pointer("".join("/" + escape_token(part) for part in parts)) == parts
+    assert split_pointer(pointer_to(*parts)) == parts
 
 
 @given(st.integers(0, 10**14))

@@ -11,7 +11,7 @@ from typing import Any
 
 from adapterlint.config.errors import ConfigError
 from adapterlint.config.find import SHARED
-from adapterlint.model.subject import pointer_to
+from adapterlint.findings import pointer_to
 
 _TABLE = ("tool", "adapterlint")
 _LARGEST = 1 << 20  # bytes; what is larger is no configuration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from adapterlint.model.subject import pointer_to
+from adapterlint.findings import pointer_to
 
 Path = tuple[str | int, ...]
 

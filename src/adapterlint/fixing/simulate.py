@@ -33,6 +33,7 @@ from adapterlint.fixing.strided import Source
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
 from adapterlint.model.tensor import Tensor
+from adapterlint.reading.jsontree import split_pointer
 
 TENSOR_EDITS = (RenameTensor, DropTensor, CopyTensor, ZeroTensor, MakeTensor)
 """Edits of the weights, which need a safetensors file to be made in."""
@@ -141,7 +142,7 @@ def _removes(edits: Iterable[Edit]) -> bool:
 
 
 def _edit_config(config: dict[str, Any], edit: SetConfig | RemoveConfig) -> None:
-    *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in edit.pointer.split("/")[1:])
+    *parents, last = split_pointer(edit.pointer)
     node: Any = config
     for part in parents:
         node = node[int(part)] if isinstance(node, list) else node.get(part)

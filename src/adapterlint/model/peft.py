@@ -54,6 +54,20 @@ def model_class(adapter: Adapter) -> str:
     return TASK_CLASSES.get(str(adapter.get("task_type")), "PeftModel")
 
 
+def size_mismatch(owner: str, parameter: str = "", shape: Sequence[int] | None = None) -> str:
+    """The text with which torch refuses a stored tensor of another shape than the parameter's, as far as it is known.
+
+    Args:
+        owner: class of the model whose state is loaded, see :func:`model_class`.
+        parameter: the parameter's full name.
+        shape: shape of the stored tensor.
+    """
+    text = f"RuntimeError: Error(s) in loading state_dict for {owner}: size mismatch"
+    text += f" for {parameter}" if parameter else ""
+    copied = f": copying a param with shape torch.Size({list(shape)}) from checkpoint" if shape is not None else ""
+    return text + copied
+
+
 def implied_heads(adapter: Adapter) -> tuple[str, ...]:
     """Heads that the task class adds to ``modules_to_save`` (PEFT: peft_model.py)."""
     return IMPLIED_HEADS.get(str(adapter.get("task_type")), ())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from adapterlint.findings import CONFIG_FILE, Location
+from adapterlint.findings import CONFIG_FILE, Location, pointer_to
 from adapterlint.model import peft
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.base import Base
@@ -249,11 +249,6 @@ def _made_by_five(base: Base, module: str) -> bool:
     if module.endswith((".experts", ".experts.base_layer")):
         return not known.get(module.removesuffix(".base_layer"))
     return module not in known and module.replace(".mlp.", ".block_sparse_moe.") in known
-
-
-def pointer_to(*parts: str | int) -> str:
-    """JSON pointer (RFC 6901) of nested keys."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

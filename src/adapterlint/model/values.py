@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from adapterlint.findings import Edit, Effect, RemoveConfig, SetConfig, raises, wrong
+from adapterlint.findings import Edit, Effect, RemoveConfig, SetConfig, pointer_to, raises, wrong
 from adapterlint.model import features, peft
 from adapterlint.model.keys import Kind
 from adapterlint.model.newer import makes_linear
 from adapterlint.model.patterns import error_in
-from adapterlint.model.subject import Subject, pointer_to
+from adapterlint.model.subject import Subject
 
 _SIZE = "TypeError: empty(): argument 'size' (position 1) must be tuple of ints, but found element of type"
 _FLAGS = (

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from adapterlint.findings import CutText, RecodeText, RemoveConfig, SetConfig, StripBom
+from adapterlint.findings import CutText, RecodeText, RemoveConfig, SetConfig, StripBom, pointer_to
 from adapterlint.reading.jsontext import Document, read_text
-from adapterlint.reading.jsontree import Node, array_index, escape_token, split_pointer
+from adapterlint.reading.jsontree import Node, array_index, split_pointer
 
 ConfigEdit: TypeAlias = SetConfig | RemoveConfig | StripBom | CutText | RecodeText
 Span: TypeAlias = tuple[int, int]
@@ -141,7 +141,7 @@ def _parent(document: Document, pointer: str) -> tuple[Node, str]:
         *parts, token = split_pointer(pointer)
     except ValueError as error:
         raise EditError(pointer, str(error)) from None
-    parent = document.find("".join(f"/{escape_token(part)}" for part in parts))
+    parent = document.find(pointer_to(*parts))
     if parent is None:
         raise EditError(pointer, "its parent does not exist")
     if parent.value_kind not in ("object", "array"):

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from adapterlint.findings import pointer_to
 from adapterlint.reading.jsontree import (
     Member,
     Node,
     NumberRefusedError,
-    escape_token,
     item_at,
     member_named,
     parse_tree,
@@ -26,7 +26,7 @@ from adapterlint.reading.jsontree import (
 )
 from adapterlint.reading.problems import Problem
 
-__all__ = ["BOM", "LFS_START", "Document", "Member", "Node", "escape_token", "read_text", "split_pointer"]
+__all__ = ["BOM", "LFS_START", "Document", "Member", "Node", "read_text", "split_pointer"]
 
 BOM = "\ufeff"
 LFS_START = "version https://git-lfs"
@@ -111,7 +111,7 @@ class Document:
             yield pointer, node
             last = {member.key: member.node for member in node.members}
             members = [m for m in node.members if m.node is last[m.key]]
-            pending += [(f"{pointer}/{escape_token(m.key)}", m.node) for m in reversed(members)]
+            pending += [(pointer + pointer_to(m.key), m.node) for m in reversed(members)]
             pending += [(f"{pointer}/{i}", node.items[i]) for i in reversed(range(len(node.items)))]
 
     def duplicates(self) -> list[tuple[str, list[Member]]]:
@@ -124,7 +124,7 @@ class Document:
             groups: dict[str, list[Member]] = {}
             for member in node.members:
                 groups.setdefault(member.key, []).append(member)
-            found += [(f"{pointer}/{escape_token(key)}", group) for key, group in groups.items() if len(group) > 1]
+            found += [(pointer + pointer_to(key), group) for key, group in groups.items() if len(group) > 1]
         return found
 
     def position(self, offset: int) -> tuple[int, int]:

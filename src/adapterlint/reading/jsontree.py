@@ -62,11 +62,6 @@ def split_pointer(pointer: str) -> list[str]:
     return [token.replace("~1", "/").replace("~0", "~") for token in pointer[1:].split("/")]
 
 
-def escape_token(key: str) -> str:
-    """A key as a token of a JSON pointer."""
-    return key.replace("~", "~0").replace("/", "~1")
-
-
 def array_index(token: str) -> int | None:
     """The array index that a pointer token stands for, or None: RFC 6901 has no leading zeros and only ASCII digits."""
     # More than 15 digits is no index of anything, and int() refuses 4301.

@@ -6,7 +6,7 @@ all ranks are the largest one; targets are a list; the config has the keys that 
 
 from __future__ import annotations
 
-from adapterlint.findings import DropTensor, Edit, RemoveConfig
+from adapterlint.findings import DropTensor, Edit, RemoveConfig, pointer_to
 from adapterlint.fixing.forms.common import (
     ALWAYS,
     FormError,
@@ -18,7 +18,7 @@ from adapterlint.fixing.forms.common import (
     targets_for,
 )
 from adapterlint.model.keys import Kind
-from adapterlint.model.subject import Subject, pointer_to
+from adapterlint.model.subject import Subject
 
 
 def plan(member: Subject) -> tuple[Edit, ...]:

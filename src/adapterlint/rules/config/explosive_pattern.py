@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, unknown
+from adapterlint.findings import Finding, pointer_to, unknown
 from adapterlint.model.patterns import explosive
-from adapterlint.model.subject import Subject, pointer_to
+from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
 

@@ -15,6 +15,7 @@ from adapterlint.findings import (
     SetConfig,
     Severity,
     covers,
+    pointer_to,
     raises,
     unknown,
     version_key,
@@ -25,7 +26,7 @@ from adapterlint.model.adapter import stored_rank
 from adapterlint.model.keys import Key
 from adapterlint.model.newer import Newer, newer_values
 from adapterlint.model.schema import ConfigType, Span
-from adapterlint.model.subject import Subject, pointer_to
+from adapterlint.model.subject import Subject
 from adapterlint.model.target import bundled
 from adapterlint.rules.base import Rule
 from adapterlint.rules.config.key_outside_target import holds_default

@@ -13,6 +13,7 @@ from adapterlint.findings import (
     Safety,
     SetConfig,
     Severity,
+    pointer_to,
     raises,
     version_key,
 )
@@ -20,7 +21,7 @@ from adapterlint.model import schema
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.features import tempered
 from adapterlint.model.schema import ConfigType
-from adapterlint.model.subject import Subject, first_names, pointer_to
+from adapterlint.model.subject import Subject, first_names
 from adapterlint.model.target import bundled
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config

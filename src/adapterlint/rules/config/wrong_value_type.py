@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Fix, Safety, Severity
+from adapterlint.findings import Finding, Fix, Safety, Severity, pointer_to
 from adapterlint.model.features import tempered
-from adapterlint.model.subject import Subject, pointer_to
+from adapterlint.model.subject import Subject
 from adapterlint.model.values import Misfit, misfits
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config

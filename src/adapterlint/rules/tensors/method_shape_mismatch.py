@@ -87,11 +87,11 @@ class MethodShapeMismatch(Rule):
         for name, key in subject.adapter.saved.items():
             stored, shape = subject.base.parameters.get(name), subject.adapter.shape(key)
             if key.prefix == SHARED_PREFIX and stored is not None and stored.shape != shape:
-                text = f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(subject.adapter)}: "
+                text = peft.size_mismatch(peft.model_class(subject.adapter), SHARED_PREFIX + key.module)
                 yield self.finding(
                     f"{name} is {list(shape)}, in the base {list(stored.shape)}",
                     subject.at_tensor(key.name),
-                    effects=(raises("peft", f"{text}size mismatch for {SHARED_PREFIX}{key.module}"),),
+                    effects=(raises("peft", text),),
                 )
                 return
 

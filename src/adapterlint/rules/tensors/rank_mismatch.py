@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, raises
+from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, pointer_to, raises
 from adapterlint.model import peft
 from adapterlint.model.adapter import stored_rank
 from adapterlint.model.keys import PAIR_KINDS, Key
-from adapterlint.model.subject import Subject, first_names, pointer_to
+from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config, lora_pair
 
@@ -122,9 +122,9 @@ class RankMismatch(Rule):
     def _old_patterns(self, subject: Subject, eras: Counter[str]) -> Finding:
         effects = []
         if eras["combined"]:
-            effects.append(raises("peft>=0.6,<0.14", _text(subject)))
+            effects.append(raises("peft>=0.6,<0.14", peft.size_mismatch(peft.model_class(subject.adapter))))
         if eras["dotted"]:
-            effects.append(raises("peft>=0.14,<0.15", _text(subject)))
+            effects.append(raises("peft>=0.14,<0.15", peft.size_mismatch(peft.model_class(subject.adapter))))
         return self.finding(
             "rank_pattern has keys that PEFT before 0.15 does not match (anchors, or a rank and an alpha key that "
             "compete)",
@@ -188,16 +188,8 @@ def size_mismatch(subject: Subject, key: Key, targets: str = "peft") -> Effect:
     """The exception of a LoRA tensor whose shape is not the layer's."""
     tail = next((end for end in (".weight", ".bias") if key.canonical.endswith(end)), "")
     name = key.canonical.removesuffix(tail)
-    shape = list(subject.adapter.shape(key))
-    text = (
-        f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(subject.adapter)}: "
-        f"size mismatch for {name}.default{tail}: copying a param with shape torch.Size({shape}) from checkpoint"
-    )
-    return raises(targets, text)
-
-
-def _text(subject: Subject) -> str:
-    return f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(subject.adapter)}: size mismatch"
+    owner, shape = peft.model_class(subject.adapter), subject.adapter.shape(key)
+    return raises(targets, peft.size_mismatch(owner, f"{name}.default{tail}", shape))
 
 
 def _source(subject: Subject, module: str) -> tuple[str, str]:

@@ -93,14 +93,13 @@ def _effects(subject: Subject, keys: list[Key]) -> Iterator[Effect]:
 
 def slot_mismatch(subject: Subject, held: Holding, slot: Slot, key: Key) -> Effect:
     """The exception of a method's tensor whose shape is not the one that PEFT made room for."""
-    ending = f"copying a param with shape torch.Size({list(subject.adapter.shape(key))}) from checkpoint"
-    text = "RuntimeError: Error(s) in loading state_dict for "
+    shape = subject.adapter.shape(key)
     if held.method.prompt:
-        return raises(held.targets, f"{text}Embedding: size mismatch for weight: {ending}")
+        return raises(held.targets, peft.size_mismatch("Embedding", "weight", shape))
     stem = slot.name.removesuffix(slot.part) if slot.module else ""
     first, dot, rest = slot.part.partition(".") if slot.module else (slot.part, "", "")
     name = f"{stem}{first}.default{dot}{rest}"
-    return raises(held.targets, f"{text}{peft.model_class(subject.adapter)}: size mismatch for {name}: {ending}")
+    return raises(held.targets, peft.size_mismatch(peft.model_class(subject.adapter), name, shape))
 
 
 def full_mismatch(subject: Subject, key: Key) -> str:
@@ -110,8 +109,4 @@ def full_mismatch(subject: Subject, key: Key) -> str:
     if root is not None:
         inner = key.full_name[len(root) + 1 :]
         name = f"base_model.model.{root}.modules_to_save.default.{inner}"
-    shape = list(subject.adapter.shape(key))
-    return (
-        f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(subject.adapter)}: "
-        f"size mismatch for {name}: copying a param with shape torch.Size({shape}) from checkpoint"
-    )
+    return peft.size_mismatch(peft.model_class(subject.adapter), name, subject.adapter.shape(key))

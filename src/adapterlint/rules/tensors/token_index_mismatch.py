@@ -123,10 +123,8 @@ class TokenIndexMismatch(Rule):
             )
         count = subject.adapter.shape(key)[0] if subject.adapter.shape(key) else 0
         if count != len(indices):
-            text = (
-                f"RuntimeError: Error(s) in loading state_dict for {peft.model_class(subject.adapter)}: "
-                f"size mismatch for {PREFIX}{key.module}.{_TENSOR}.default"
-            )
+            name = f"{PREFIX}{key.module}.{_TENSOR}.default"
+            text = peft.size_mismatch(peft.model_class(subject.adapter), name)
             yield self.finding(
                 f"trainable_token_indices names {len(indices)} tokens but {count} rows are stored",
                 where,
