@@ -258,23 +258,22 @@ def _outside(layers: frozenset[str], own: frozenset[str]) -> frozenset[str]:
 def _meets(
     member: Subject, targets: frozenset[str], own: Iterable[str], saved: set[str], changed: set[str]
 ) -> Iterator[Contested]:
-    for root in saved:
+    order = together.in_model_order
+    for root in order(saved):
         if root in targets:
             yield Contested(member, root, root, "wrapper")
-        for module in targets:
-            if module.startswith(root + "."):
-                yield Contested(member, module, root, "copies")
-    for root in own:
+        for module in order(module for module in targets if module.startswith(root + ".")):
+            yield Contested(member, module, root, "copies")
+    for root in order(own):
         if root in changed and root not in saved:
             yield Contested(member, root, root, "layer")
         else:  # its copy is one of a block with layers in it, even if the block was wrapped before it got them
-            for module in changed:
-                if module.startswith(root + "."):
-                    yield Contested(member, module, root, "block")
+            for module in order(module for module in changed if module.startswith(root + ".")):
+                yield Contested(member, module, root, "block")
 
 
 def _meets_itself(member: Subject, own: Iterable[str], saved: set[str]) -> Iterator[Contested]:
-    for root in own if member.base is not None and member.selection.known else ():
+    for root in together.in_model_order(own) if member.base is not None and member.selection.known else ():
         for module in inside_saved(member, root)[:1]:
             yield Contested(member, module, root, "own-copies" if root in saved else "own")
 
