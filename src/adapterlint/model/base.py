@@ -55,6 +55,9 @@ _DECODER_HEADS = ("score",)
 # Encoders whose classifier of sequences is a block of two layers, ``dense`` and ``out_proj``.
 _BLOCK_HEADS = {"camembert", "electra", "data2vec-text", "esm", "mpnet", "longformer", "ibert", "convbert", "roformer"}
 _BLOCK_HEADS |= {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "big_bird"}
+_BLOCK_PARTS = ("dense", "out_proj")
+# Encoders whose heads, unless they are such a block, are linear layers with biases.
+_PLAIN_CLASSIFIERS = {"bert", "distilbert", "albert", "deberta", "deberta-v2", "big_bird", "rembert"}
 # Types whose config classes say ``tie_word_embeddings=False`` where a config.json says nothing (transformers 4.57).
 _UNTIED_TYPES = (
     "apertus arcee aria_text bamba bitnet blt code_llama codegen dbrx deepseek_v2 deepseek_v3 diffllama doge dots1 "
@@ -219,10 +222,26 @@ class Base:
         return ("qa_outputs",) if self.architecture.endswith("ForQuestionAnswering") else ()
 
     @property
+    def _has_block_heads(self) -> bool:
+        return self.architecture.endswith("ForSequenceClassification") and self.model_type in _BLOCK_HEADS
+
+    @property
     def _parts_of_missing_heads(self) -> tuple[str, ...]:
         """Layers inside heads that the checkpoint lacks, where the head is a block."""
-        block = self.architecture.endswith("ForSequenceClassification") and self.model_type in _BLOCK_HEADS
-        return tuple(f"{head}.{part}" for head in self.missing_heads if block for part in ("dense", "out_proj"))
+        block = self._has_block_heads
+        return tuple(f"{head}.{part}" for head in self.missing_heads if block for part in _BLOCK_PARTS)
+
+    def made_for(self, head: str) -> tuple[str, ...]:
+        """Parameters of a head that the task class makes and the checkpoint lacks, in the class's order.
+
+        Of a class that is not known only the weight of a linear layer.
+        """
+        if head not in self.missing_heads:
+            return ()
+        if self._has_block_heads:
+            return tuple(f"{head}.{layer}.{parameter}" for layer in _BLOCK_PARTS for parameter in ("weight", "bias"))
+        biased = self.model_type in _PLAIN_CLASSIFIERS or head == "qa_outputs"
+        return (f"{head}.weight", f"{head}.bias") if biased else (f"{head}.weight",)
 
     @cached_property
     def embedding(self) -> str | None:

@@ -145,6 +145,18 @@ class Subject:
         roots = (peft.saved_root(self.saved_names, key.module) for key in self.adapter.saved.values())
         return tuple(dict.fromkeys(root for root in roots if root))
 
+    def parameters_of(self, root: str) -> tuple[str, ...]:
+        """Parameters of a module that is saved whole, by full name, as far as they are known; none without a base.
+
+        Of a head that the checkpoint lacks they are those that its class makes, unless the file shows another head.
+        """
+        if self.base is None:
+            return ()
+        made = self.base.made_for(root)
+        if f"{root}.weight" in made and any(k.module.startswith(f"{root}.") for k in self.adapter.saved.values()):
+            return ()  # a block of layers, of a class that is not known
+        return made or tuple(self.base.under(root))
+
     @cached_property
     def in_base(self) -> Mapping[str, bool]:
         """For every module with LoRA tensors, whether the base has it; empty without a base.

@@ -126,7 +126,7 @@ class NativeLoadMismatch(SetRule):
         """Task classes are PEFT's: here a head is looked for if the config names it, and only then."""
         for member, saved in zip(subject.members, declared_sets(subject).saved, strict=True):
             stored = member.adapter.saved
-            wanted = (name for root in sorted(saved) for name in _parameters(member, root))
+            wanted = (name for root in sorted(saved) for name in member.parameters_of(root))
             missing = next((name for name in wanted if name not in stored), None)
             if missing is not None and member.adapter.readable:
                 yield self.finding(
@@ -160,13 +160,6 @@ class NativeLoadMismatch(SetRule):
             effects=tuple(_row_effects(subject, len(having) == len(subject.members))),
             adapters=subject.paths,
         )
-
-
-def _parameters(member: Subject, root: str) -> list[str]:
-    """What a saved module has; of a head that the checkpoint lacks, a weight for sure."""
-    if member.base is None:
-        return []
-    return list(member.base.under(root)) or ([f"{root}.weight"] if root in member.base.missing_heads else [])
 
 
 def _without_norms(subject: SetSubject) -> Iterator[Effect]:

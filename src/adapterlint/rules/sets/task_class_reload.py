@@ -145,7 +145,7 @@ def _missing(subject: SetSubject, member: Subject, heads: tuple[str, ...]) -> tu
         stored = any(peft.saved_root(heads, key.module) for key in saved.values())
         return ([] if stored or set(heads) & set(declared) else [f"{heads[0]}.weight"]), False
     for root in peft.saved_modules(heads, base):
-        expected = list(base.under(root)) or [f"{root}.weight"]
+        expected = member.parameters_of(root)
         missing = [name for name in expected if name not in saved]
         if missing and (
             not peft.saves(declared, root) or (set(heads) <= set(declared) and len(missing) == len(expected))

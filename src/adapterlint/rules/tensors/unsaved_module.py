@@ -35,9 +35,6 @@ from adapterlint.rules.examples import (
 
 _ALWAYS_THERE = ("lm_head", "embed_tokens")
 
-# Encoders whose classifier is one linear layer.
-_PLAIN_CLASSIFIERS = frozenset(("bert", "distilbert", "albert", "deberta", "deberta-v2", "big_bird", "rembert"))
-
 
 class UnsavedModule(Rule):
     """## What it does
@@ -110,7 +107,7 @@ class UnsavedModule(Rule):
             tied = not peft.saves(peft.saved_names(subject.adapter), root)  # only since 0.18: AL406
             if tied or subject.base.quantised_within(root):  # AL410
                 continue
-            expected = list(subject.base.under(root)) or _absent_head(subject, root)
+            expected = subject.parameters_of(root)
             missing = [name for name in expected if not _stored(subject, name)]
             if not missing or (
                 len(missing) == len(expected) and peft.saves(heads, root) and not _names_only(declared, root)
@@ -138,16 +135,6 @@ class UnsavedModule(Rule):
             subject.at_config(f"/modules_to_save/{number}"),
             effects=effects,
         )
-
-
-def _absent_head(subject: Subject, root: str) -> list[str]:
-    """What a head has that the class makes and the checkpoint lacks: a weight for sure, if the file knows no better."""
-    assert subject.base is not None
-    inside = any(key.module.startswith(root + ".") for key in subject.adapter.saved.values())
-    if root not in subject.base.missing_heads or inside:
-        return []
-    biased = subject.base.model_type in _PLAIN_CLASSIFIERS or root == "qa_outputs"
-    return [f"{root}.weight", *([f"{root}.bias"] if biased else [])]
 
 
 def _stored(subject: Subject, parameter: str) -> bool:
