@@ -119,7 +119,26 @@ def test_the_damage_to_others_decides(request_of_three: Request) -> None:
 
 def test_what_cannot_be_told_of_the_files_cannot_be_told_of_a_hot_swap(request_of_three: Request) -> None:
     assert decided(request_of_three, _OfOne, damage="files", effect=unknown()) == EVERY
+    assert decided(request_of_three, _OfOne, on="one", damage="files", effect=unknown()) == EVERY
     assert decided(request_of_three, _OfOne, damage="config", effect=unknown()) == EVERY - {"hotswap"}
+
+
+class _Crashing(_OfOne):
+    def check(self, subject: Subject) -> Iterator[Finding]:
+        raise RuntimeError(f"on {subject.adapter.name}")
+        yield
+
+
+class _CrashingOnSets(_OfSet):
+    def check(self, subject: SetSubject) -> Iterator[Finding]:
+        raise RuntimeError(f"on {subject.paths}")
+        yield
+
+
+@pytest.mark.parametrize("crashing", [_Crashing, _CrashingOnSets])
+def test_a_crash_leaves_every_operation_unknown(crashing: type[Rule | SetRule], request_of_three: Request) -> None:
+    (found,) = report(request_of_three, crashing).sets
+    assert {found.operations[operation]["peft==0.21.2"].outcome.value for operation in OPERATIONS} == {"unknown"}
 
 
 def test_what_is_dropped_cannot_be_saved(request_of_three: Request) -> None:

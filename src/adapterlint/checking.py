@@ -152,9 +152,8 @@ def trace() -> str:
 def crash(rule: Rule | SetRule, location: Location, adapters: tuple[str, ...] = ()) -> Finding:
     """The finding in place of those of a rule that crashed."""
     message = f"rule {rule.code} ({rule.name}) failed on this input; its verdict is unknown; please report this"
-    return Finding(
-        INTERNAL_ERROR, "internal-error", message, location, (), (unknown(),), None, Severity.ERROR, adapters=adapters
-    )
+    found = Finding(INTERNAL_ERROR, "internal-error", message, location, (), (unknown(),), None, Severity.ERROR)
+    return found._replace(adapters=adapters, damage="files")  # nothing is sure, as if it could not be read
 
 
 # -- many --------------------------------------------------------------------------------------------------------

@@ -105,6 +105,8 @@ def _outlives_deletion(finding: Finding, effect: Effect, order: Order) -> bool:
 def _outlives_swap(finding: Finding, effect: Effect, order: Order | None) -> bool:
     """Hot-swapping loads the first adapter only, and puts the tensors of the others in the place of its own."""
     raised = effect.outcome is Outcome.RAISES
+    if finding.damage == "files" and effect.outcome is Outcome.UNKNOWN:
+        return True  # even of the first, which may not load at all
     if order is None or finding.adapters:
         return order is not None and raised and finding.of_first and effect.adapter == order.first
     if finding.location.path == order.first_path:

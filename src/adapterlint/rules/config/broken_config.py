@@ -92,7 +92,7 @@ class BrokenConfig(Rule):
             yield self._unreadable(subject, problem)
         elif problem.kind == "unreadable":
             effects = (unknown(missing=("config",)),)
-            yield self.finding(problem.message, subject.at_file(CONFIG_FILE), effects=effects)
+            yield self.finding(problem.message, subject.at_file(CONFIG_FILE), effects=effects, damage="files")
 
     def _unreadable(self, subject: Subject, problem: Problem) -> Finding:
         fix = _mended([item for item in subject.adapter.config_problems if item.fatal])

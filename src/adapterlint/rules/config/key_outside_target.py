@@ -43,6 +43,7 @@ class KeyOutsideTarget(Rule):
     name = "key-outside-target"
     severity = Severity.NOTE
     targeted = True
+    damage = "config"
 
     @staticmethod
     def valid() -> list[AnyExample]:

@@ -52,6 +52,7 @@ class UnknownKey(Rule):
     code = "AL103"
     name = "unknown-key"
     severity = Severity.WARNING
+    damage = "config"
 
     @staticmethod
     def valid() -> list[AnyExample]:

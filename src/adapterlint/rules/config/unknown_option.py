@@ -78,7 +78,7 @@ class UnknownOption(Rule):
             if recognise(subject.adapter) is None:
                 message = "peft_type is absent, so PEFT cannot tell what this is"
                 effects = (raises("peft", "KeyError: 'peft_type'"),)
-                yield self.finding(message, subject.at_config(), effects=effects, fix=_told(subject))
+                yield self.finding(message, subject.at_config(), effects=effects, fix=_told(subject), damage="config")
             return
         kind = schema.config_type(subject.adapter.peft_type)
         if kind is None:
