@@ -146,7 +146,13 @@ def test_importing_imports_little(name: str) -> None:
     program = f"import sys; before = set(sys.modules); import {name}; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     names = {item for item in done.stdout.split() if item.startswith("adapterlint")}
-    assert names <= {"adapterlint", "adapterlint.findings", "adapterlint.rules", "adapterlint.rules.examples"}
+    assert names <= {
+        "adapterlint",
+        "adapterlint.findings",
+        "adapterlint.releases",
+        "adapterlint.rules",
+        "adapterlint.rules.examples",
+    }
     assert "adapterlint.findings" not in names or name != "adapterlint"
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from adapterlint import checking, run, sets, sharing
 from adapterlint.model.subject import SetSubject
+from adapterlint.model.target import bundled
 from adapterlint.reporters import json as json_reporter
 from adapterlint.rules.examples import bert_config, bert_tensors, llama_tensors, lora_config, safetensors_bytes
 from adapterlint.run import Request, check, check_set, examine
@@ -205,7 +206,7 @@ def test_a_large_set_takes_linear_time(tmp_path: Path) -> None:
 
         sys.setprofile(count_calls)
         try:
-            run._run_set(members, [], False)
+            run._run_set(members, bundled(), [], False)
         finally:
             sys.setprofile(None)
         return asked

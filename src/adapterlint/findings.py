@@ -1,8 +1,10 @@
 """The vocabulary that every other module speaks: findings, where they are, what they claim, and how to mend them."""
 
+from collections.abc import Iterable
 from enum import Enum
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+from adapterlint.releases import BESIDE, covers, parts_of
 
 CONFIG_FILE = "adapter_config.json"
 SAFETENSORS_FILE = "adapter_model.safetensors"
@@ -55,67 +57,20 @@ class Safety(str, Enum):
     DISPLAY = "display"
 
 
-@lru_cache(maxsize=4096)
-def version_key(version: str) -> tuple[int, ...]:
-    """Sort key of a release number: ``"0.21.2"`` -> ``(0, 21, 2)``; a suffix such as ``.dev0`` is left out."""
-    parts: list[int] = []
-    for part in version.split("."):
-        if not part.isdigit():
-            break
-        parts.append(int(part))
-    return tuple(parts)
-
-
-@lru_cache(maxsize=4096)
-def covers(targets: str, name: str, version: str) -> bool:
-    """Whether a range such as ``"peft>=0.6,<0.14"`` holds the release ``version`` of ``name``.
-
-    A range is a name and comma-separated ``>=``, ``<`` or ``==`` bounds; the bare name is every release.
-    """
-    head, bounds = _split_range(targets)
-    if head != name:
-        return False
-    key = version_key(version)
-    for operator, bound in bounds:
-        if operator == ">=" and key < bound:
-            return False
-        if operator == "<" and key >= bound:
-            return False
-        if operator == "==" and key != bound:
-            return False
-    return True
-
-
-@lru_cache(maxsize=4096)
-def _split_range(targets: str) -> tuple[str, tuple[tuple[str, tuple[int, ...]], ...]]:
-    bounds = []
-    name = targets
-    for position, char in enumerate(targets):
-        if char in "<>=!~":
-            name = targets[:position]
-            for part in targets[position:].split(","):
-                operator = next((sign for sign in (">=", "==", "<") if part.startswith(sign)), "")
-                bound = part[len(operator) :].strip()
-                if not operator or not bound.replace(".", "").isdigit():
-                    raise ValueError(f"not a range that an effect may use: {targets!r}")
-                bounds.append((operator, version_key(bound)))
-            break
-    return name.strip(), tuple(bounds)
-
-
 class Effect(NamedTuple):
     """A claim: targets in this range do this with the adapter or set.
 
     Attributes:
         outcome: what happens.
-        targets: the range, such as ``"peft>=0.6,<0.14"``.
+        targets: the range, such as ``"peft>=0.6,<0.14"``, or ``"peft<0.21,transformers>=5.18"`` where the release of
+            transformers decides.
         exception: the exact text that the target raises, for ``raises``.
         operation: ``load``, or one of merge, mixed_batch, delete, hotswap, weighted, save, native.
         stage: when it shows: ``load``, ``switch``, ``after_load`` or ``after_switch``.
         inert: for ``wrong``: the base answers alone.
         adapter: for a set: the name of the adapter that fails first.
         scope: ``alone`` holds only when the adapter is loaded alone as ``default``; ``set`` only under another name.
-        missing: for ``unknown``: what would settle it (``base``, ``weights``, ``config``).
+        missing: for ``unknown``: what would settle it (``base``, ``weights``, ``config``, ``transformers``).
     """
 
     outcome: Outcome
@@ -127,6 +82,27 @@ class Effect(NamedTuple):
     adapter: str | None = None
     scope: Literal["any", "alone", "set"] = "any"
     missing: tuple[str, ...] = ()
+
+
+def holding(effects: Iterable[Effect], name: str, version: str, transformers: str, named: bool) -> list[Effect]:
+    """The effects that hold for a release.
+
+    Args:
+        effects: of one finding.
+        name: ``peft``.
+        version: its release.
+        transformers: the release of transformers beside it.
+        named: whether the target names that. If not, it is that of PEFT's time, and what depends on it is left out
+            where the finding says that it cannot be told from that.
+    """
+    held = [
+        effect
+        for effect in effects
+        if covers(effect.targets, name, version, transformers) and not (named and BESIDE in effect.missing)
+    ]
+    if not named and any(BESIDE in effect.missing for effect in held):
+        return [effect for effect in held if not parts_of(effect.targets)[1]]
+    return held
 
 
 def raises(targets: str, exception: str, stage: str = "load", **more: Any) -> Effect:

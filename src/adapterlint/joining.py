@@ -9,6 +9,7 @@ from adapterlint.checking import Checked
 from adapterlint.discover import NotFoundError
 from adapterlint.findings import Effect, Finding
 from adapterlint.model.subject import SetSubject
+from adapterlint.model.target import Target, alongside
 from adapterlint.report import Report
 from adapterlint.run import CheckedSet, Request, Run, check_set, examine, loads_in_every_order, to_report
 
@@ -38,17 +39,17 @@ def check_against(request: Request, served: Sequence[str]) -> Report:
     errors = [*run.errors, *old.errors]
     known = {checked.subject.adapter.path for checked in run.adapters}
     present = [checked for checked in old.adapters if checked.subject.adapter.path not in known]
-    sets = [_joined(present, run.adapters, errors)] if present and run.adapters else []
+    sets = [_joined(present, run.adapters, run.targets, errors)] if present and run.adapters else []
     return to_report(request, Run(run.targets, run.adapters, sets, run.base, errors), started)
 
 
-def _joined(present: list[Checked], new: list[Checked], errors: list[str]) -> CheckedSet:
+def _joined(present: list[Checked], new: list[Checked], targets: Sequence[Target], errors: list[str]) -> CheckedSet:
     before = check_set(_subject(present), errors).findings if len(present) > 1 else []
     subject = _subject([*present, *new])
     after = check_set(subject, errors).findings
     findings = [finding for finding in (_brought(finding, before) for finding in after) if finding is not None]
     joined = CheckedSet(subject, new, findings)
-    joined.since = loads_in_every_order(subject, findings, new, errors)
+    joined.since = loads_in_every_order(subject, findings, new, alongside(targets), errors)
     return joined
 
 

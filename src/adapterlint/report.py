@@ -168,6 +168,7 @@ class Report(NamedTuple):
         internal_errors: tracebacks of rules that crashed, for ``--verbose`` and bug reports.
         operations: operations beyond loading that were asked about.
         releases: every release that the tool knows, as target texts, oldest first.
+        stacks: requested target -> the release of transformers that its verdicts are about.
         rules: code -> documentation, of the rules that found something.
         config: the configuration file that was used.
         quiet: formats for people are to print the findings only.
@@ -186,6 +187,7 @@ class Report(NamedTuple):
     internal_errors: tuple[str, ...] = ()
     operations: frozenset[str] = frozenset()
     releases: tuple[str, ...] = ()
+    stacks: Mapping[str, str] = {}
     rules: Mapping[str, RuleDoc] = {}
     config: str | None = None
     quiet: bool = False

@@ -14,7 +14,7 @@ from adapterlint.findings import Finding, Severity
 from adapterlint.locate import Locator
 from adapterlint.model.base import Base
 from adapterlint.model.subject import SetSubject
-from adapterlint.model.target import Target, bundled, resolve
+from adapterlint.model.target import Target, alongside, bundled, resolve
 from adapterlint.model.together import successor_of
 from adapterlint.report import (
     AdapterReport,
@@ -124,10 +124,11 @@ def examine(request: Request) -> Run:
     base = load_base(request.base) if request.base else None
     errors: list[str] = []
     adapters = check_adapters(discover(request.paths), Bases(base), request.payload, errors, request.progress)
+    known = alongside(targets)
     declared, rest = declared_sets(adapters, request.sets)
-    sets = [_run_set(members, errors, declared=True) for members in declared]
+    sets = [_run_set(members, known, errors, declared=True) for members in declared]
     for members in group(rest, request.grouping, base is not None):
-        sets.append(_run_set(members, errors, request.grouping == "one"))
+        sets.append(_run_set(members, known, errors, request.grouping == "one"))
     return Run(targets, adapters, sets, base, errors)
 
 
@@ -137,18 +138,22 @@ def check_set(subject: SetSubject, errors: list[str] | None = None) -> CheckedSe
     return CheckedSet(subject, members, _set_findings(subject, errors if errors is not None else []))
 
 
-def _run_set(members: list[Checked], errors: list[str], declared: bool) -> CheckedSet:
+def _run_set(members: list[Checked], known: Sequence[Target], errors: list[str], declared: bool) -> CheckedSet:
     base = members[0].subject.base
     same = all(member.subject.base is base for member in members)
     explicit = declared or all(member.subject.adapter.explicit for member in members)
     subject = SetSubject(tuple(member.subject for member in members), base if same else None, explicit)
     checked = CheckedSet(subject, members, _set_findings(subject, errors))
-    checked.since = loads_in_every_order(subject, checked.findings, members, errors)
+    checked.since = loads_in_every_order(subject, checked.findings, members, known, errors)
     return checked
 
 
 def loads_in_every_order(
-    subject: SetSubject, findings: Sequence[Finding], members: Sequence[Checked], errors: list[str]
+    subject: SetSubject,
+    findings: Sequence[Finding],
+    members: Sequence[Checked],
+    known: Sequence[Target],
+    errors: list[str],
 ) -> str | None:
     """The oldest release from which on every newer one loads the set in every order; or None.
 
@@ -156,11 +161,12 @@ def loads_in_every_order(
         subject: the set.
         findings: what the set rules say of its own order.
         members: adapters whose own findings count.
+        known: the releases, oldest first.
         errors: where tracebacks of rules that crash are added.
     """
     own = [finding for member in members for finding in member.findings]
     found = [finding for order in orders(subject)[1:] for finding in _set_findings(order, errors, loading=True)]
-    return loads_since([*findings, *found, *own], bundled())
+    return loads_since([*findings, *found, *own], known)
 
 
 def _set_findings(subject: SetSubject, errors: list[str], loading: bool = False) -> list[Finding]:
@@ -209,6 +215,7 @@ def to_report(request: Request, run: Run, started: float) -> Report:
         internal_errors=tuple(run.errors),
         operations=request.operations,
         releases=tuple(str(target) for target in bundled()),
+        stacks={str(target): target.transformers for target in run.targets},
         rules=_documented({item.finding.rule for item in kept}),
         config=request.config,
         suppressed=_printed(selected, request) - _printed(left, request) if request.suppressions else 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from adapterlint.findings import CONFIG_FILE, INTERNAL_ERROR, Effect, Finding, Outcome, Severity, covers
+from adapterlint.findings import CONFIG_FILE, INTERNAL_ERROR, Effect, Finding, Outcome, Severity
 from adapterlint.findings import OPERATIONS as OPERATIONS
 from adapterlint.model.target import Target
 from adapterlint.report import Verdict
@@ -53,10 +53,8 @@ def verdict(
     hits = [
         (finding, effect)
         for finding in findings
-        for effect in finding.effects
-        if (effect.operation == operation or _carries(finding, effect, operation, order))
-        and effect.scope in ("any", scope)
-        and covers(effect.targets, target.name, target.version)
+        for effect in target.holding(effect for effect in finding.effects if effect.scope in ("any", scope))
+        if effect.operation == operation or _carries(finding, effect, operation, order)
     ]
     if not hits:
         return Verdict(Outcome.LOADS, assumes=() if has_base else ("base",))
@@ -135,28 +133,24 @@ def with_severity(
     if finding.rule == INTERNAL_ERROR:
         return finding
     wanted = {LOAD, *operations}
-    claims = [effect for effect in finding.effects if effect.outcome is not Outcome.LOADS]
-    hits = [effect for effect in claims if _hits(effect, targets)]
+    said = [effect for effect in finding.effects if effect.outcome is not Outcome.LOADS]
+    hits = [effect for target in targets for effect in target.holding(said)]
     asked = [effect for effect in hits if effect.operation in wanted]
-    about_wanted = any(effect.operation in wanted for effect in claims)
+    about_wanted = any(effect.operation in wanted for effect in said)
     quiet = False
     if any(effect.outcome in (Outcome.RAISES, Outcome.WRONG) for effect in asked):
         severity = Severity.ERROR
     elif asked:
         severity = Severity.WARNING
-    elif claims and not about_wanted:
+    elif said and not about_wanted:
         severity, quiet = Severity.NOTE, True
-    elif claims and (given or finding.targeted):
+    elif said and (given or finding.targeted):
         if not hits:
             return None
         severity, quiet = Severity.NOTE, True
     else:
         severity = finding.severity
     return finding._replace(severity=min(severity, finding.ceiling, key=lambda item: item.rank), quiet=quiet)
-
-
-def _hits(effect: Effect, targets: Sequence[Target]) -> bool:
-    return any(covers(effect.targets, target.name, target.version) for target in targets)
 
 
 def loads_since(findings: Sequence[Finding], known: Sequence[Target]) -> str | None:

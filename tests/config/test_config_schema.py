@@ -48,6 +48,7 @@ GOOD = [
     '[[ignores]]\nrule = "AL207"\nreason = "so"\n[[ignores]]\nrule = ["AL2", "AL3"]\npath = ["a", "b"]\nreason = "so"',
     '[[ignores]]\npointer = "/r"\nuntil = 2027-01-31\nreason = "so"\n[[ignores]]\ntensor = "*"\nreason = "so"',
     'baseline = "b.txt"\ntargets = ["peft>=0.13"]\nbase = "m"\nsets = "one"\noperations = ["merge", "all"]',
+    'targets = ["peft>=0.15,transformers==5.23"]',
     'payload = "full"\nfail-on = "never"\nplugins = []',
 ]
 BAD = [

@@ -27,10 +27,11 @@ import torch
 import transformers
 from cases import Fixture, base_files, fixtures, place_base
 from meanings import DEEPER, meaning
-from records import Cell, agrees, plain, predictions, read, write
+from records import Cell, agrees, installed, plain, predictions, read, title, write
 from reference import NoMeaningError, answer, expected, fresh_base
 from untold import KNOWN, SKIPPED, UNTOLD
 
+RELEASE = installed(peft.__version__, transformers.__version__)
 TOLERANCE = 1e-3  # right answers are within 1e-5 of the reference, wrong ones usually off by more than 0.1
 
 
@@ -97,7 +98,7 @@ def run(only: str = "*") -> tuple[dict[str, Cell], list[str]]:
             except NoMeaningError as error:
                 lines.append(f"{fixture.name}: what it means is not said: {error}")
                 continue
-            said = predictions(fixture, paths, base, [peft.__version__])[peft.__version__]
+            said = predictions(fixture, paths, base, [RELEASE])[RELEASE]
             measured[fixture.name] = found
             if not agrees(said, found):
                 lines.append(f"{fixture.name}: predicted {' '.join(said)}, measured {' '.join(found)}")
@@ -115,7 +116,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()
     measured, lines = run(args.only)
-    release = peft.__version__
+    release = RELEASE
     if args.record:
         stack = {
             "peft": release,
@@ -133,7 +134,7 @@ def main() -> int:
         ]
     print("\n".join(lines))
     bad = sum(cell.outcome != "loads" for cell in measured.values())
-    print(f"peft {release}: {len(measured)} fixtures measured, {bad} not loads, {len(lines)} disagree")
+    print(f"peft {title(release)}: {len(measured)} fixtures measured, {bad} not loads, {len(lines)} disagree")
     return 1 if lines else 0
 
 

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from cases import Fixture
 
+from adapterlint.model.target import bundled
 from adapterlint.run import Request, check
 
-RELEASES = ("0.8.2", "0.11.1", "0.14.0", "0.17.1", "0.19.1", "0.21.2")
+RELEASES = ("0.8.2", "0.11.1", "0.14.0", "0.17.1", "0.19.1", "0.21.2", "0.21.2,transformers==5.23.0")
+"""What stands behind ``peft==`` in a target."""
 MEASURED = Path(__file__).parent / "measured"
 _START = 40  # characters of an exception's text that have to agree
 
@@ -78,17 +80,32 @@ def write(release: str, stack: Mapping[str, str], cells: Mapping[str, tuple[str,
     ]
     text = f'{{\n "stack": {json.dumps(dict(stack))},\n "fixtures": {{\n' + ",\n".join(lines) + "\n }\n}\n"
     MEASURED.mkdir(exist_ok=True)
-    (MEASURED / f"{release}.json").write_text(text, encoding="utf-8")
+    _record(release).write_text(text, encoding="utf-8")
+
+
+def title(release: str) -> str:
+    """A release in words."""
+    return release.replace(",transformers==", " with transformers ")
+
+
+def installed(peft: str, transformers: str) -> str:
+    """The release that two versions are: transformers is named where it is not that of PEFT's time."""
+    usual = next((target.transformers for target in bundled() if target.version == peft), transformers)
+    return peft if transformers == usual else f"{peft},transformers=={transformers}"
+
+
+def _record(release: str) -> Path:
+    return MEASURED / f"{release.replace(',transformers==', '+')}.json"
 
 
 def read(release: str) -> dict[str, tuple[str, Cell]]:
     """The record of one release: fixture -> (digest, cell)."""
-    path = MEASURED / f"{release}.json"
+    path = _record(release)
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"fixtures": {}}
     return {name: (digest, Cell(*rest)) for name, (digest, *rest) in content["fixtures"].items()}
 
 
 def stack(release: str) -> dict[str, str]:
     """The libraries with which a release was measured."""
-    found: dict[str, str] = json.loads((MEASURED / f"{release}.json").read_text(encoding="utf-8"))["stack"]
+    found: dict[str, str] = json.loads(_record(release).read_text(encoding="utf-8"))["stack"]
     return found

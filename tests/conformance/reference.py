@@ -56,7 +56,8 @@ def answer(model: Any) -> torch.Tensor:
     """What a model says to one fixed batch of tokens."""
     ids = torch.tensor(TOKENS)
     with torch.no_grad():
-        return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+        output = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return (output.logits if "logits" in output else output.start_logits).float()
 
 
 def expected(base: Path, meaning: Meaning) -> torch.Tensor:

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import RULES, Fixture, fixtures
-from records import RELEASES, Cell, agrees, predictions, read, stack
+from records import RELEASES, Cell, agrees, predictions, read, stack, title
 from untold import KNOWN, SKIPPED, UNTOLD
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
@@ -88,7 +88,7 @@ def compare() -> Comparison:
             found.rows.append((fixture, [cell for _, cell in kept]))
             for release, (_, cell) in zip(RELEASES, kept, strict=True):
                 if not agrees(said[release], cell):
-                    line = f"{fixture.name}, peft {release}: predicted {' '.join(said[release])}, measured {' '.join(cell)}"
+                    line = f"{fixture.name}, peft {title(release)}: predicted {' '.join(said[release])}, measured {' '.join(cell)}"
                     found.disagreements.append(line)
     known = {fixture.name for fixture in fixtures()}
     found.stale += sorted({name for record in records.values() for name in record} - known)
@@ -124,14 +124,14 @@ def _counts(found: Comparison) -> str:
 def _tables(found: Comparison) -> list[str]:
     names = {rule.code: f"{rule.code} {rule.name}" for rule in RULES}
     names |= {"ok": "Traps: healthy adapters that look broken (fixtures/ok)", "set": "Shipped sets (fixtures/sets)"}
-    columns = "".join(f" {release} |" for release in RELEASES)
+    columns = "".join(f" {title(release)} |" for release in RELEASES)
     parts = []
     for rule, rows in groupby(found.rows, key=lambda row: row[0].rule):
         lines = [f"## {names[rule]}", "", f"| fixture |{columns}", "|---" * (len(RELEASES) + 1) + "|"]
         for fixture, cells in rows:
             shown = "".join(f" {_SHOWN.get(cell.outcome, cell.outcome)} |" for cell in cells)
-            title = fixture.title if rule != "ok" else f"`{fixture.name[3:]}`: {fixture.title}"
-            lines.append(f"| {title.replace('|', chr(92) + '|')} |{shown}")
+            label = fixture.title if rule != "ok" else f"`{fixture.name[3:]}`: {fixture.title}"
+            lines.append(f"| {label.replace('|', chr(92) + '|')} |{shown}")
         parts.append("\n".join([*lines, ""]))
     return parts
 

@@ -1,4 +1,4 @@
-"""Predictions against the kept measurements of six PEFT releases, and the page that shows them. Needs no PEFT."""
+"""Predictions against the kept measurements of PEFT releases, and the page that shows them. Needs no PEFT."""
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ from typing import Any, NamedTuple
 from click.testing import CliRunner
 
 from adapterlint.cli import main as adapterlint
-from adapterlint.findings import Effect, Outcome, Safety, covers, version_key
+from adapterlint.findings import Effect, Outcome, Safety
+from adapterlint.releases import covers, version_key
 from adapterlint.run import Request, check
 
 ROOT = Path(__file__).resolve().parents[2]

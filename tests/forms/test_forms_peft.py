@@ -29,7 +29,7 @@ from forms_util import (
     worst,
 )
 
-from adapterlint.findings import version_key
+from adapterlint.releases import version_key
 
 for _library in ("torch", "transformers", "peft"):
     pytest.importorskip(_library)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapterlint.findings import covers, version_key
 from adapterlint.model import schema
 from adapterlint.model.target import bundled
+from adapterlint.releases import covers, version_key
 
 ORACLE = Path(__file__).parents[3] / "shared" / "oracle" / "dev"
 LORA = schema.config_type("LORA")

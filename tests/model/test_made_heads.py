@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from adapterlint.findings import version_key
 from adapterlint.model.target import bundled
+from adapterlint.releases import version_key
 from adapterlint.run import Request, check
 
 torch = pytest.importorskip("torch")

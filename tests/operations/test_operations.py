@@ -13,8 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from adapterlint.findings import version_key
 from adapterlint.model.target import bundled
+from adapterlint.releases import version_key
 from adapterlint.run import Request, check
 
 for _library in ("torch", "transformers", "peft"):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from adapterlint.findings import version_key
 from adapterlint.model.target import bundled
+from adapterlint.releases import version_key
 from adapterlint.rules.examples import Example, SetExample, llama_base, llama_tensors, lora_config, write_any
 from adapterlint.run import Request, check
 

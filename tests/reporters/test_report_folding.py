@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from adapterlint.findings import raises, wrong
+from adapterlint.findings import raises, unknown, wrong
 from adapterlint.model.target import bundled
 from adapterlint.reporters.folding import fold, fold_effects
 
@@ -98,9 +98,29 @@ def test_an_effect_on_a_target_that_is_not_bundled_keeps_its_range() -> None:
     assert line.text == "raises on vllm>=0.9,<1: E"
 
 
+def test_what_depends_on_transformers_says_so() -> None:
+    effects = [wrong("peft<0.16,transformers>=5"), unknown("peft<0.15", missing=("transformers",))]
+    named, usual = "peft==0.14.0,transformers==5.23", "peft==0.14.0"
+
+    def text(**requested: str) -> list[str]:
+        return [line.text for line in fold_effects(effects, KNOWN, requested)]
+
+    base = "silently wrong on peft <=0.15 with transformers >=5"
+    told = "cannot be told on peft <=0.14{} without the release of transformers"
+    assert text() == [told.format(""), base] or text() == [base, told.format("")]
+    assert set(text(**{named: "5.23"})) == {f"{base} [requested]", told.format("")}
+    assert set(text(**{usual: "4.48.3"})) == {base, told.format(" [requested]")}
+    assert set(text(**{usual: "5.23"})) == {base, told.format(" [requested]")}
+
+
+def test_targets_that_name_transformers_are_folded_by_themselves() -> None:
+    named = [f"{target},transformers==5.23" for target in KNOWN[-2:]]
+    assert fold([*named, KNOWN[-1]], KNOWN).count("with transformers 5.23") == 1
+
+
 def test_requested_targets_are_marked() -> None:
     def text(targets: str, *requested: str) -> str:
-        (line,) = fold_effects([wrong(targets)], KNOWN, [f"peft=={version}" for version in requested])
+        (line,) = fold_effects([wrong(targets)], KNOWN, {f"peft=={version}": "" for version in requested})
         assert line.requested == ("[requested" in line.text)
         return line.text
 

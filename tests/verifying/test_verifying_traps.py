@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from verifying_util import PROJECT, installed_peft, recipe_of
 
-from adapterlint.findings import version_key
+from adapterlint.releases import version_key
 from adapterlint.verifying import verify
 
 for _library in ("torch", "transformers", "peft"):

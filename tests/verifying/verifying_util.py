@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adapterlint.findings import version_key
+from adapterlint.releases import version_key
 from adapterlint.verifying import LoraDelta, Recipe, SavedParameter, TokenRows
 
 PREFIX = "base_model.model."

@@ -69,7 +69,7 @@ def _options() -> list[Callable[[Any], Any]]:
             metavar="SPEC",
             shell_complete=completes("complete_targets"),
             group=CHECKED,
-            help="Such as 'peft==0.13.2' or 'peft>=0.6,<0.14'; repeatable.",
+            help="Such as 'peft>=0.6,<0.14' or 'peft==0.18.1,transformers==5.23'; repeatable.",
         ),
         option(
             "--base",

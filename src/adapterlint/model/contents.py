@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
-from adapterlint.findings import covers
 from adapterlint.model import peft, schema
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.keys import Kind
@@ -292,12 +291,7 @@ def _readers(adapter: Adapter) -> Readers | None:
     ranges = [schema.span_text(span) for spans in unknown for span in spans]
     own = schema.span_text((kind.since, kind.before))
     first = next(
-        (
-            target.version
-            for target in bundled()
-            if covers(own, target.name, target.version)
-            and not any(covers(text, target.name, target.version) for text in ranges)
-        ),
+        (target.version for target in bundled() if target.within(own) and not any(map(target.within, ranges))),
         None,
     )
     whole = [(kind.since, kind.before)]

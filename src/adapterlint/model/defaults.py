@@ -5,7 +5,7 @@ Source: TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING of PEFT 0.4.0 to 0.21
 
 from __future__ import annotations
 
-from adapterlint.findings import version_key
+from adapterlint.releases import version_key
 
 _ADDED: dict[str, dict[str, str]] = {
     "0.3.0": {

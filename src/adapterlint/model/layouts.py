@@ -82,6 +82,17 @@ def twin(base: Base) -> Base | None:
     )
 
 
+def old(base: Base) -> Base:
+    """The base with the paths from before transformers 4.52."""
+    other = twin(base)
+    return base if other is None or not is_new(base.stored, moves(base.model_type)) else other
+
+
+def renamed_by_five(model_type: str) -> bool:
+    """Whether PEFT 0.19 and later rename old names of an adapter beside transformers 5."""
+    return moves(model_type) is _WRAPPED
+
+
 def _of_five(base: Base) -> Base:
     """The new layout as transformers 5 has it: without ``vision_model`` in the vision tower."""
     part = "vision_tower.vision_model."
@@ -109,6 +120,15 @@ def expert_leaf(module: str) -> str | None:
     """The last name of a module of a single expert; None for others."""
     found = _EXPERT.fullmatch(module)
     return found[1] if found else None
+
+
+def half_of_one(model_type: str, leaves: Iterable[str]) -> tuple[str, str] | None:
+    """A leaf of experts, and the one that it lacks to be the parameter that both are in transformers 5."""
+    there = set(leaves)
+    for pair in _FUSED if model_type in _CARRIED_OVER else ():
+        if len(pair & there) == 1:
+            return min(pair & there), min(pair - there)
+    return None
 
 
 def carried_over(model_type: str, modules: Iterable[str]) -> bool:

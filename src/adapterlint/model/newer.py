@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from adapterlint.findings import Effect, raises, unknown, version_key, wrong
+from adapterlint.findings import Effect, raises, unknown, wrong
 from adapterlint.model import features, schema
 from adapterlint.model.defaults import default_since
 from adapterlint.model.keys import PROMPT_TYPES, Kind
 from adapterlint.model.subject import Subject
+from adapterlint.releases import version_key
 
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """How the initialisations that take a part of the base's weights into the adapter begin."""

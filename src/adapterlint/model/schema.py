@@ -12,8 +12,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
-from adapterlint.findings import version_key
 from adapterlint.model.bundled import bundled_file
+from adapterlint.releases import version_key
 
 STRICT_SINCE, STRICT_BEFORE = "0.6.0", "0.14.0"
 """Releases that raise TypeError for a key they do not know; older and newer ones ignore it."""

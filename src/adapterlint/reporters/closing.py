@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from adapterlint.findings import Finding, Outcome, Safety, Severity, version_key
+from adapterlint.findings import Finding, Outcome, Safety, Severity
+from adapterlint.releases import version_key
 from adapterlint.report import AdapterReport, Report, Reported, SetReport, Verdict
 from adapterlint.reporters.folding import EVERY, fold, fold_verdicts, split
 from adapterlint.reporters.text import clipped, paint, plural
@@ -40,11 +41,20 @@ def _set_lines(item: SetReport, names: dict[str, str], report: Report, color: bo
 def _since(item: SetReport, report: Report, color: bool) -> str:
     if item.loads_since:
         known = list(report.releases)
-        position = next((i for i, target in enumerate(known) if split(target)[1] == item.loads_since), len(known))
-        since = fold(known[position:], known, open_ended=True).replace(" ", "")
-        return paint(f"loads as is on {since if position else EVERY}, in every order", "good", color)
+        position = next((i for i, target in enumerate(known) if split(target).version == item.loads_since), len(known))
+        since = fold(known[position:], known, open_ended=True).replace(" ", "") if position else EVERY
+        return paint(f"loads as is on {since}{_beside(report)}, in every order", "good", color)
     newest = fold(report.releases[-1:], report.releases)
-    return paint(f"not known to load as is, in every order, on {newest} (the newest)", "warning", color)
+    return paint(
+        f"not known to load as is, in every order, on {newest} (the newest){_beside(report)}", "warning", color
+    )
+
+
+def _beside(report: Report) -> str:
+    """The release of transformers, if all targets name the same one."""
+    named = {split(target).transformers for target in report.targets}
+    only = named.pop() if len(named) == 1 else ""
+    return f" with transformers {only}" if only else ""
 
 
 def _says_all(item: SetReport) -> bool:
@@ -53,7 +63,7 @@ def _says_all(item: SetReport) -> bool:
         return False
     oldest = version_key(item.loads_since)
     return all(
-        verdict.outcome is Outcome.LOADS and version_key(split(target)[1]) >= oldest
+        verdict.outcome is Outcome.LOADS and version_key(split(target).version) >= oldest
         for target, verdict in item.verdicts.items()
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from adapterlint.findings import Effect, Outcome, covers
+from adapterlint.findings import Effect, Outcome, holding
+from adapterlint.releases import BESIDE, covers, parts_of
 from adapterlint.report import LOAD, Report, Verdict
 from adapterlint.reporters.text import clipped, printable
 
@@ -37,10 +39,19 @@ class Line(NamedTuple):
     requested: bool
 
 
-def split(target: str) -> tuple[str, str]:
-    """Name and version of a target text: ``peft==0.13.2`` -> ``("peft", "0.13.2")``."""
-    name, _, version = target.partition("==")
-    return name, version
+class Named(NamedTuple):
+    """What a target's text names: ``peft==0.13.2,transformers==5.23`` -> ``("peft", "0.13.2", "5.23")``."""
+
+    name: str
+    version: str
+    transformers: str
+
+
+def split(target: str) -> Named:
+    """The parts of a target's text."""
+    own, beside = parts_of(target)
+    name, _, version = own.partition("==")
+    return Named(name, version, beside.partition("==")[2])
 
 
 def fold(targets: Iterable[str], known: Sequence[str], *, open_ended: bool = False) -> str:
@@ -51,19 +62,18 @@ def fold(targets: Iterable[str], known: Sequence[str], *, open_ended: bool = Fal
         known: every known release, oldest first; a run in it is a range, and ``0.6`` stands for all 0.6 releases.
         open_ended: say ``every release``, ``<=0.5`` and ``>=0.18`` where a range reaches the first or last known one.
     """
-    by_name: dict[str, set[str]] = {}
-    for target in targets:
-        name, version = split(target)
-        by_name.setdefault(name, set()).add(version)
+    families: dict[tuple[str, str], set[str]] = {}
+    for name, version, beside in map(split, targets):
+        families.setdefault((name, beside), set()).add(version)
     parts = []
-    for name in sorted(by_name):
-        versions = [version for other, version in map(split, known) if other == name]
-        strange = sorted(by_name[name].difference(versions))
-        if open_ended and versions and by_name[name].issuperset(versions):
-            parts.append(EVERY if len(by_name) == 1 else f"every {name}")
+    for (name, beside), chosen in sorted(families.items()):
+        versions = [item.version for item in map(split, known) if item.name == name]
+        strange = sorted(chosen.difference(versions))
+        suffix = f" with {BESIDE} {beside}" if beside else ""
+        if open_ended and versions and chosen.issuperset(versions):
+            parts.append((EVERY if len(families) == 1 else f"every {name}") + suffix)
             continue
-        found = [*_ranges(by_name[name], versions, open_ended), *strange]
-        parts.append(f"{name} {', '.join(found)}")
+        parts.append(f"{name} {', '.join([*_ranges(chosen, versions, open_ended), *strange])}{suffix}")
     return " and ".join(parts)
 
 
@@ -101,7 +111,7 @@ def _minor(version: str) -> str:
 def fold_effects(
     effects: Iterable[Effect],
     known: Sequence[str],
-    requested: Sequence[str] = (),
+    requested: Mapping[str, str] = MappingProxyType({}),
     operations: Iterable[str] = (),
 ) -> list[Line]:
     """Effects in words: those that say the same share a line; loading first, then by operation and release.
@@ -109,34 +119,43 @@ def fold_effects(
     Args:
         effects: claims of one finding.
         known: every known release as target text, oldest first.
-        requested: target texts that were asked for, which the lines mark; empty to mark none.
+        requested: target texts that were asked for, which the lines mark, each with the release of transformers that it
+            is about; empty to mark none.
         operations: operations beyond loading whose effects are wanted.
     """
     wanted = {LOAD, *operations}
     groups: dict[Effect, list[Effect]] = {}
-    for effect in effects:
-        if effect.operation in wanted and effect.outcome is not Outcome.LOADS:
-            groups.setdefault(effect._replace(targets=""), []).append(effect)
+    said = [effect for effect in effects if effect.operation in wanted and effect.outcome is not Outcome.LOADS]
+    for effect in said:
+        groups.setdefault(effect._replace(targets=parts_of(effect.targets)[1]), []).append(effect)
+    met = {target: holding(said, *split(target)[:2], beside, _names(target)) for target, beside in requested.items()}
     lines = []
     for members in groups.values():
-        line, order = _effect_line(members, known, requested)
+        asked = [target for target, held in met.items() if any(each in held for each in members)]
+        line, order = _effect_line(members, known, requested, asked)
         lines.append((order, line))
     return [line for _, line in sorted(lines)]
 
 
+def _names(target: str) -> bool:
+    return bool(split(target).transformers)
+
+
 def effect_lines(effects: Iterable[Effect], report: Report) -> list[Line]:
     """:func:`fold_effects` for a report: its releases, the targets that were asked for, the operations it is about."""
-    requested = report.targets if report.targets_given else ()
+    requested = {target: report.stacks.get(target, "") for target in report.targets if report.targets_given}
     return fold_effects(effects, report.releases, requested, report.operations)
 
 
 def _effect_line(
-    members: Sequence[Effect], known: Sequence[str], requested: Sequence[str]
+    members: Sequence[Effect], known: Sequence[str], requested: Collection[str], asked: Sequence[str]
 ) -> tuple[Line, tuple[bool, str, int, int]]:
-    effect = members[0]
-    hit = [target for target in known if any(covers(each.targets, *split(target)) for each in members)]
-    where = fold(hit, known, open_ended=True) if hit else " and ".join(printable(each.targets) for each in members)
-    asked = [target for target in requested if target in set(hit)]
+    effect, beside = members[0], parts_of(members[0].targets)[1]
+    spans = [parts_of(each.targets)[0] for each in members]
+    hit = [target for target in known if any(covers(span, *split(target)[:2]) for span in spans)]
+    where = fold(hit, known, open_ended=True) if hit else " and ".join(map(printable, spans))
+    if beside:
+        where += f" with {BESIDE} {beside.removeprefix(BESIDE)}"
     scope = _SCOPES.get(effect.scope, "")
     text = said(effect, where, f"{scope}{_mark(asked, requested, hit, known)}")
     if effect.operation != LOAD:
@@ -146,14 +165,13 @@ def _effect_line(
     return Line(text, effect.outcome, bool(asked)), order
 
 
-def _mark(asked: Sequence[str], requested: Sequence[str], hit: Sequence[str], known: Sequence[str]) -> str:
+def _mark(asked: Sequence[str], requested: Collection[str], hit: Sequence[str], known: Sequence[str]) -> str:
     """Which of the releases were asked for; nothing to tell apart where all of either kind are."""
     if not asked:
         return ""
     if len(asked) in (len(requested), len(hit)):
         return " [requested]"
-    name, _ = split(asked[0])
-    return f" [requested: {fold(asked, known).removeprefix(name + ' ')}]"
+    return f" [requested: {fold(asked, known).removeprefix(split(asked[0]).name + ' ')}]"
 
 
 def fold_verdicts(verdicts: Mapping[str, Verdict], known: Sequence[str]) -> list[Line]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from adapterlint.findings import DropTensor, Edit, MakeTensor, Term, ZeroTensor, version_key
+from adapterlint.findings import DropTensor, Edit, MakeTensor, Term, ZeroTensor
 from adapterlint.fixing import terms
 from adapterlint.fixing.forms.common import (
     FormError,
@@ -30,6 +30,7 @@ from adapterlint.model.keys import PREFIX, Kind
 from adapterlint.model.subject import SetSubject
 from adapterlint.model.target import Target
 from adapterlint.model.tensor import FLOAT_DTYPES, Tensor
+from adapterlint.releases import version_key
 
 _BIAS_SINCE = "0.14"
 

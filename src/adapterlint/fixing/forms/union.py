@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapterlint.findings import CopyTensor, Edit, SetConfig, ZeroTensor, version_key
+from adapterlint.findings import CopyTensor, Edit, SetConfig, ZeroTensor
 from adapterlint.fixing.forms.common import FormError, require_lora, zero_pair
 from adapterlint.model import peft
 from adapterlint.model.base import Base
@@ -17,6 +17,7 @@ from adapterlint.model.subject import SetSubject, Subject, first_names
 from adapterlint.model.target import Target
 from adapterlint.model.tensor import FLOAT_DTYPES
 from adapterlint.model.together import saved_sets, shown
+from adapterlint.releases import version_key
 
 
 def plan(subject: SetSubject, targets: Sequence[Target]) -> list[tuple[Edit, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Severity, unknown
+from adapterlint.findings import Effect, Finding, Severity, raises, unknown, wrong
 from adapterlint.model import layouts
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
@@ -25,8 +25,8 @@ class ExpertLayout(Rule):
     """## What it does
     Looks for LoRA on the experts of a mixture of experts whose checkpoint holds them one by one. transformers 5 stacks
     the experts of a layer into two parameters, so that the adapter's layers are others there. Which transformers loads
-    the base no adapter says: verdicts are for transformers 4, which all releases of PEFT so far can be used with. For
-    an adapter of stacked experts, which needs transformers 5, they are `unknown`.
+    the base no adapter says: for a target that names none verdicts are for transformers 4, which all releases of PEFT
+    so far can be used with. For an adapter of stacked experts, which needs transformers 5, they are `unknown`.
 
     ## Why is this bad?
     An adapter of single experts loads with transformers 4. With 5 PEFT 0.18 and 0.19 raise or leave them out; from
@@ -53,7 +53,7 @@ class ExpertLayout(Rule):
     @staticmethod
     def valid() -> list[AnyExample]:
         return [
-            Example("attention only", lora_config(), llama_tensors(), _mixtral()),
+            Example("attention only", lora_config(), llama_tensors(), single_experts()),
             Example("a dense model", lora_config(), llama_tensors(), llama_base()),
             Example("stacked in the checkpoint, too", _stacked_config(), _stacked(), _fused()),
         ]
@@ -63,10 +63,13 @@ class ExpertLayout(Rule):
         half = lora_config(target_modules=["w1", "w2"])
         return [
             Example(
-                "single experts", lora_config(target_modules=["w1", "w2", "w3"]), _single("w1", "w2", "w3"), _mixtral()
+                "single experts",
+                lora_config(target_modules=["w1", "w2", "w3"]),
+                _single("w1", "w2", "w3"),
+                single_experts(),
             ),
-            Example("one of two that are one now", half, _single("w1", "w2"), _mixtral()),
-            Example("stacked experts", _stacked_config(), _stacked(), _mixtral()),
+            Example("one of two that are one now", half, _single("w1", "w2"), single_experts()),
+            Example("stacked experts", _stacked_config(), _stacked(), single_experts()),
         ]
 
     def check(self, subject: Subject) -> Iterator[Finding]:
@@ -82,7 +85,7 @@ class ExpertLayout(Rule):
             message = (
                 f"{first_names(stacked, 1)} has experts as one parameter, which the model has since transformers 5"
             )
-            effects: tuple[Effect, ...] = (unknown("peft", missing=_MISSING),)
+            effects = tuple(_stacked_effects(len(stacked) < len(modules)))
         else:
             late = layouts.carried_over(base.model_type, modules)
             then = "needs PEFT 0.20 or newer" if late else "does not load as it was trained"
@@ -90,10 +93,49 @@ class ExpertLayout(Rule):
                 f"{first_names(single, 1)} is a single expert, which the model has up to transformers 4; "
                 f"with transformers 5 the adapter {then}"
             )
-            effects = ()
+            effects = tuple(_single_effects(subject, late))
         key = next(iter(modules[(stacked or single)[0]].by_kind.values()))
         severity = Severity.WARNING if stacked else Severity.NOTE
         yield self.finding(message, subject.at_tensor(key.name), effects=effects, severity=severity)
+
+
+def _stacked_effects(others: bool) -> Iterator[Effect]:
+    """Of stacked experts; ``others`` if there are other layers as well, which are found."""
+    yield unknown("peft", missing=_MISSING)
+    old, text = "transformers>=4,<5", "No `target_modules` passed but also no `target_parameters` found."
+    if others:
+        yield wrong(f"peft,{old}")
+    else:
+        yield wrong(f"peft<0.17,{old}")
+        yield raises(f"peft>=0.17,<0.21,{old}", f"ValueError: {text} Please check the values for these arguments.")
+        yield raises(
+            f"peft>=0.21,{old}", f"NoMatchingPeftModuleError: {text} Please check the values for these arguments."
+        )
+    yield wrong("peft<0.18,transformers>=5")
+    yield raises("peft>=0.18,<0.19,transformers>=5", "RuntimeError: Error(s) in loading state_dict for PeftModel")
+    yield unknown("peft>=0.19,<0.20,transformers>=5,<5.16")  # not measured; with later ones AL412
+
+
+def _single_effects(subject: Subject, late: bool) -> Iterator[Effect]:
+    """Of single experts, which transformers 5 stacks; ``late`` if PEFT 0.20 and later carry them over."""
+    targets = subject.adapter.get("target_modules")
+    leaves = {module: layouts.expert_leaf(module) for module in subject.adapter.modules}
+    alone = all(leaves.values()) and isinstance(targets, list)
+    if alone:
+        names = "{" + ", ".join(sorted(map(repr, targets))) + "}"
+        text = f"ValueError: Target modules {names} not found in the base model. Please check the target modules"
+        yield raises("peft<0.19,transformers>=5", text)
+    else:
+        yield wrong("peft<0.19,transformers>=5")
+    half = layouts.half_of_one(subject.base.model_type if subject.base else "", filter(None, leaves.values()))
+    if half:
+        given, other = half
+        text = f"ValueError: Cannot convert PEFT target(s) {given} without also targeting {other}"
+        yield raises("peft>=0.19,transformers>=5", text)
+        return
+    yield unknown("peft>=0.19,<0.20,transformers>=5,<5.16")  # not measured; with later ones AL412
+    if not late:
+        yield wrong("peft>=0.20,transformers>=5")
 
 
 def _single(*leaves: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -120,7 +162,8 @@ def _stacked() -> dict[str, tuple[str, tuple[int, ...]]]:
     return found
 
 
-def _mixtral() -> BaseExample:
+def single_experts() -> BaseExample:
+    """A tiny Mixtral as it is published: every expert by itself."""
     text = llama_base()
     tensors = {name: entry for name, entry in text.tensors.items() if ".mlp." not in name}
     for layer in range(2):
@@ -134,7 +177,7 @@ def _mixtral() -> BaseExample:
 
 
 def _fused() -> BaseExample:
-    base = _mixtral()
+    base = single_experts()
     tensors = {name: entry for name, entry in base.tensors.items() if "block_sparse_moe" not in name}
     for layer in range(2):
         stem = f"model.layers.{layer}.mlp"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, unknown
+from adapterlint.findings import Effect, Finding, Fix, Safety, Severity, inert, raises, unknown, wrong
 from adapterlint.model import layouts, peft
+from adapterlint.model.adapter import Adapter
+from adapterlint.model.base import Base
 from adapterlint.model.subject import Subject, first_names
+from adapterlint.releases import parts_of
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, BaseExample, Example, llama_base, llama_tensors, lora_config, renamed
 
@@ -20,8 +23,9 @@ class RenamedModules(Rule):
     """## What it does
     Looks for adapters of vision-language models whose modules have another path before or after transformers 4.52: the
     wrapper's `language_model.model.` became `model.language_model.`, Qwen2-VL's `model.` became
-    `model.language_model.`. Which release of transformers loads the base no adapter says: verdicts are for those of a
-    PEFT release's time, before 4.52 up to PEFT 0.14, 4.57 from 0.16 on, and `unknown` where they may not be kept to.
+    `model.language_model.`. Which release of transformers loads the base no adapter says. For a target that names none,
+    verdicts are for those of PEFT's time, before 4.52 up to PEFT 0.14, 4.57 from 0.16 on, and `unknown` where they may
+    not be kept to.
 
     ## Why is this bad?
     Old names load with transformers before 4.52. With later ones PEFT up to 0.15 finds none of them and the base
@@ -38,7 +42,7 @@ class RenamedModules(Rule):
 
     ## References
     - transformers#38627; peft#2566; PEFT `utils/save_and_load.py`, `load_peft_weights`.
-    - Measured for LLaVA and Qwen2-VL on 0.14.0 to 0.21.2 with transformers 4.48.3, 4.57.1 and 5.23.0.
+    - Measured for LLaVA and Qwen2-VL on 0.6.2 to 0.21.2 with transformers 4.48.3, 4.57.1 and 5.23.0.
     """
 
     code = "AL408"
@@ -72,7 +76,7 @@ class RenamedModules(Rule):
         new = layouts.is_new((key.module for key in present), beginnings)
         if new:
             moving = [key for key in present if layouts.is_new((key.module + ".",), beginnings)]
-            effects: tuple[Effect, ...] = (unknown("peft<0.16", missing=_MISSING),)
+            effects = tuple(_new_effects(subject.adapter, base))
             text = "so only since transformers 4.52; before, it answers without them"
         else:
             moving = [key for key in present if layouts.moved(key.module, beginnings) != key.module]
@@ -80,7 +84,7 @@ class RenamedModules(Rule):
             selection = peft.Selection(subject.adapter, other)
             lost = [module for module in modules if not selection(layouts.moved(module, beginnings))]
             saved = any(key.module not in modules for key in moving)
-            effects = tuple(_old_effects(bool(lost), saved))
+            effects = tuple(_old_effects(subject.adapter, other, bool(lost), saved))
             text = "otherwise since transformers 4.52" + (", and the targets spell the old path out" if lost else "")
         if moving:
             yield self.finding(
@@ -92,12 +96,43 @@ class RenamedModules(Rule):
             )
 
 
-def _old_effects(spelt: bool, saved: bool) -> Iterator[Effect]:
+def _new_effects(adapter: Adapter, base: Base) -> Iterator[Effect]:
+    """The model had the old paths before 4.52."""
+    yield unknown("peft<0.16", missing=_MISSING)
+    old = "peft,transformers<4.52"
+    yield from _unmatched(adapter, layouts.old(base), old) or (inert(old),)
+
+
+def _old_effects(adapter: Adapter, base: Base, spelt: bool, saved: bool) -> Iterator[Effect]:
+    """The model, ``base``, has the new paths since 4.52."""
     if spelt:
         yield unknown("peft>=0.15", missing=_MISSING)
+        new = "peft,transformers>=4.52"
+        yield from _unmatched(adapter, base, new) or (wrong(new),)
         return
     yield unknown("peft>=0.15" if saved else "peft>=0.15,<0.16", missing=_MISSING)
     yield unknown("peft>=0.16", missing=_MISSING, scope="set")
+    yield inert("peft<0.16,transformers>=4.52")
+    if saved:
+        yield unknown("peft>=0.16,transformers>=4.52")
+        return
+    yield wrong("peft>=0.16,transformers>=4.52,<5", scope="set")
+    since = "0.19" if layouts.renamed_by_five(base.model_type) else ""
+    yield inert(f"peft>=0.16{f',<{since}' if since else ''},transformers>=5")
+
+
+def _unmatched(adapter: Adapter, base: Base, targets: str) -> list[Effect]:
+    """What PEFT raises where none of the model's modules is a target."""
+    if any(map(peft.Selection(adapter, base), base.modules)):
+        return []
+    text = (
+        f"Target modules {adapter.get('target_modules')} not found in the base model. Please check the target modules "
+    )
+    own, bounds = parts_of(targets)
+    return [
+        raises(f"{own}<0.21,{bounds}", f"ValueError: {text}and try again."),
+        raises(f"{own}>=0.21,{bounds}", f"NoMatchingPeftModuleError: {text}and try again."),
+    ]
 
 
 def _config(targets: str | list[str] | None = None) -> dict[str, object]:
@@ -121,6 +156,9 @@ def _head() -> dict[str, tuple[str, tuple[int, ...]]]:
     return {f"{stem}.lora_A.weight": ("F32", (4, 16)), f"{stem}.lora_B.weight": ("F32", (48, 4))}
 
 
+_TOWER = {"intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "projection_dim": 16}
+
+
 def _llava() -> BaseExample:
     text = llama_base()
     tower = {"multi_modal_projector.linear_1.weight": ("F32", (16, 16))}
@@ -128,7 +166,14 @@ def _llava() -> BaseExample:
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
         "text_config": text.config,
-        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 16},
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_size": 16,
+            "image_size": 8,
+            "patch_size": 4,
+            **_TOWER,
+        },
+        "image_token_index": 47,
     }
     return BaseExample(config, {**renamed(text.tensors, lambda name: f"language_model.{name}"), **tower})
 
@@ -139,6 +184,17 @@ def _qwen() -> BaseExample:
         **text.config,
         "architectures": ["Qwen2VLForConditionalGeneration"],
         "model_type": "qwen2_vl",
-        "vision_config": {"depth": 1, "embed_dim": 16},
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "vision_config": {
+            "depth": 1,
+            "embed_dim": 16,
+            "hidden_size": 16,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 4,
+        },
+        "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+        **{f"{name}_token_id": 40 + n for n, name in enumerate(("image", "video", "vision_start", "vision_end"))},
     }
-    return BaseExample(config, {**text.tensors, "visual.merger.mlp.0.weight": ("F32", (16, 16))})
+    return BaseExample(config, {**text.tensors, "visual.merger.mlp.0.weight": ("F32", (64, 64))})

@@ -14,11 +14,9 @@ from adapterlint.findings import (
     Safety,
     SetConfig,
     Severity,
-    covers,
     pointer_to,
     raises,
     unknown,
-    version_key,
     wrong,
 )
 from adapterlint.model import features, peft, schema
@@ -28,6 +26,7 @@ from adapterlint.model.newer import Newer, newer_values
 from adapterlint.model.schema import ConfigType, Span
 from adapterlint.model.subject import Subject
 from adapterlint.model.target import bundled
+from adapterlint.releases import version_key
 from adapterlint.rules.base import Rule
 from adapterlint.rules.config.key_outside_target import holds_default
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
@@ -116,7 +115,7 @@ def _quiet(finding: Finding) -> Finding:
     """The finding, to be reported for a target only if nothing since PEFT 0.6 is affected: few use what is older."""
     recent = [target for target in bundled() if version_key(target.version) >= version_key(schema.STRICT_SINCE)]
     ranges = [effect.targets for effect in finding.effects]
-    hit = any(covers(span, target.name, target.version) for span in ranges for target in recent)
+    hit = any(target.within(span) for span in ranges for target in recent)
     return finding if hit else finding._replace(targeted=True)
 
 

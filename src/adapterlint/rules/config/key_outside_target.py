@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, Severity, pointer_to, raises, version_key
+from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, Severity, pointer_to, raises
 from adapterlint.model import schema
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.features import ON_WHEN_EMPTY
 from adapterlint.model.schema import ConfigType, Refusal
 from adapterlint.model.subject import Subject, first_names
+from adapterlint.releases import version_key
 from adapterlint.rules.base import Rule
 from adapterlint.rules.config.lokr_scale_change import WITNESS, scaled_modules
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from adapterlint.findings import Effect, Finding, Severity, inert, raises, version_key, wrong
+from adapterlint.findings import Effect, Finding, Severity, inert, raises, wrong
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.subject import Subject
+from adapterlint.releases import version_key
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example
 

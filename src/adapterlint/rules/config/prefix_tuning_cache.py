@@ -9,24 +9,26 @@ from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, bert_base, llama_base
 
-_TARGETS = "peft>=0.9,<0.14"
 _TEXT = "AttributeError: 'tuple' object has no attribute 'get_seq_length'"
-# Models of transformers 4.48 that take a Cache and make none of a tuple.
-_MODELS = frozenset(
-    {
-        *("llama", "mistral", "mixtral", "qwen2", "gemma", "phi", "phi3", "cohere", "olmo", "olmo2", "starcoder2"),
-        *("granite", "glm"),
-    }
-)
+# The release of transformers from which on models take a Cache and make none of a tuple: those measured.
+_SINCE = {
+    **dict.fromkeys(
+        ("llama", "mistral", "mixtral", "qwen2", "gemma", "phi", "phi3", "cohere", "olmo", "olmo2"), "4.48"
+    ),
+    **dict.fromkeys(("starcoder2", "granite", "glm"), "4.48"),
+    **dict.fromkeys(("opt", "gpt_neox", "gptj", "bloom", "falcon"), "4.57"),
+    "gpt2": "5",
+}
 
 
 class PrefixTuningCache(Rule):
     """## What it does
-    Looks for prefix tuning on decoder models whose code in the transformers of 2024 takes a `Cache` object only.
+    Looks for prefix tuning on decoder models whose code in transformers, since 4.48 or later, takes a `Cache` object
+    only.
 
     ## Why is this bad?
-    PEFT before 0.14 hands the prefix over as a tuple. With the transformers releases of PEFT 0.9 to 0.13 (4.48) the
-    adapter loads, and the first forward pass raises.
+    PEFT before 0.14 hands the prefix over as a tuple. With such a transformers (that of the time of PEFT 0.9 to 0.13
+    is 4.48) the adapter loads, and the first forward pass raises.
 
     ## Example
     A `PREFIX_TUNING` adapter for Llama and a target of PEFT 0.13.
@@ -35,7 +37,8 @@ class PrefixTuningCache(Rule):
     None in the files: use PEFT 0.14 or newer, or an older transformers.
 
     ## References
-    - PEFT `peft_model.py`, `get_prompt`; transformers 4.48 `modeling_llama.py`; measured on Llama with 0.4.0 to 0.21.2.
+    - PEFT `peft_model.py`, `get_prompt`; transformers 4.48 `modeling_llama.py`.
+    - Measured on 0.4.0 to 0.21.2 with transformers 4.36.2, 4.48.3, 4.57.1 and 5.23.0.
     """
 
     code = "AL114"
@@ -63,9 +66,12 @@ class PrefixTuningCache(Rule):
         if base is None:
             if adapter.get("task_type") == "CAUSAL_LM":
                 message = "prefix tuning before PEFT 0.14 fails on many decoders with transformers 4.48"
-                effects = (unknown(_TARGETS, missing=("base",)),)
+                effects = (unknown("peft<0.14,transformers>=4.48", missing=("base",)),)
                 yield self.finding(message, subject.at_field("peft_type"), effects=effects)
-        elif base.model_type in _MODELS:
-            message = f"prefix tuning of {base.model_type!r} before PEFT 0.14 fails in forward with transformers 4.48"
-            effects = (raises(_TARGETS, _TEXT, stage="after_load"),)
-            yield self.finding(message, subject.at_field("peft_type"), effects=effects)
+        elif since := _SINCE.get(base.model_type):
+            message = (
+                f"prefix tuning of {base.model_type!r} before PEFT 0.14 fails in forward since transformers {since}"
+            )
+            effects = (raises(f"peft<0.14,transformers>={since}", _TEXT, stage="after_load"),)
+            found = self.finding(message, subject.at_field("peft_type"), effects=effects)
+            yield found._replace(targeted=since != "4.48")  # few use so old a PEFT with so new a transformers

@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from adapterlint.findings import (
-    Effect,
-    Finding,
-    Fix,
-    RemoveConfig,
-    Safety,
-    SetConfig,
-    Severity,
-    pointer_to,
-    raises,
-    version_key,
-)
+from adapterlint.findings import Effect, Finding, Fix, RemoveConfig, Safety, SetConfig, Severity, pointer_to, raises
 from adapterlint.model import schema
 from adapterlint.model.adapter import Adapter
 from adapterlint.model.features import tempered
 from adapterlint.model.schema import ConfigType
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.model.target import bundled
+from adapterlint.releases import version_key
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_tensors, lora_config
 

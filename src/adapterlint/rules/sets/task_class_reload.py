@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Severity, raises, unknown, wrong
+from adapterlint.findings import Finding, Outcome, Severity, raises, unknown, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX, PROMPT_TYPES
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.rules.base import SetRule
-from adapterlint.rules.base_model.wrong_task_class import task_effects
+from adapterlint.rules.base_model.unsuited_transformers import missing_method
+from adapterlint.rules.base_model.wrong_task_class import mismatch, task_effects
 from adapterlint.rules.examples import (
     AnyExample,
     Example,
@@ -88,18 +89,24 @@ class TaskClassReload(SetRule):
             yield from self._headless(subject, member)
 
     def _unsuited(self, subject: SetSubject) -> Iterator[Finding]:
-        """The first one's class calls the model in a way that it does not take (AL407)."""
+        """The first one's class calls the model in a way that it does not take (AL407), or cannot be made (AL412)."""
         first = subject.members[0]
+        task, place = first.adapter.get("task_type"), first.at_field("task_type")
+        late = tuple(missing_method(first))
+        if late:
+            text = "first adapter: a SEQ_2_SEQ_LM adapter does not load beside transformers 5.18 or newer"
+            yield self.finding(text, place, effects=late, adapters=subject.paths, severity=Severity.NOTE)
         if subject.base is None or first.adapter.peft_type in PROMPT_TYPES:
             return
-        effects = tuple(task_effects(subject.base, first.adapter.get("task_type")))
+        effects = tuple(task_effects(subject.base, task))
         if effects:
+            sure = any(effect.outcome is not Outcome.UNKNOWN for effect in effects)
             yield self.finding(
-                f"task_type {first.adapter.get('task_type')} of the first adapter is for another kind of model than "
-                + subject.base.architecture,
-                first.at_field("task_type"),
+                f"first adapter: {mismatch(subject.base, str(task), effects)}",
+                place,
                 effects=effects,
                 adapters=subject.paths,
+                ceiling=Severity.ERROR if sure else Severity.NOTE,
             )
 
     def _headless(self, subject: SetSubject, member: Subject) -> Iterator[Finding]:

@@ -84,7 +84,11 @@ class TokenRowsInSet(SetRule):
         alone = all(member.adapter.peft_type == "TRAINABLE_TOKENS" for member in subject.members)
         if not alone or base is None or not base.tied or not peft.vocabulary_heads(base):
             return
-        effects = [wrong("peft>=0.19", adapter=first.adapter.name)]
+        text = "ValueError: TrainableTokensLayer wraps an unknown layer type, maybe you are targeting the wrong layer?"
+        effects = [
+            wrong("peft>=0.19,transformers<5", adapter=first.adapter.name),
+            raises("peft>=0.18,transformers>=5", text, stage="after_load"),
+        ]
         if len(subject.members) > 2:
             effects.append(wrong("peft>=0.19", operation="delete"))
         yield self.finding(

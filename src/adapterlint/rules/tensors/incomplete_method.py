@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from adapterlint.findings import Effect, Finding, Severity, raises, unknown, version_key, wrong
+from adapterlint.findings import Effect, Finding, Severity, raises, unknown, wrong
 from adapterlint.model.subject import Subject, first_names
+from adapterlint.releases import version_key
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import AnyExample, Example, llama_base, lora_config
 from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors

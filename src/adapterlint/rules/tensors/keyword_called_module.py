@@ -25,7 +25,7 @@ class KeywordCalledModule(Rule):
     `self_attn` or the `embeddings` of Bert.
 
     ## Why is this bad?
-    From 0.14 to 0.19 PEFT's wrapper of saved modules wants one argument without a name. The adapter loads, and the
+    From 0.13 to 0.19 PEFT's wrapper of saved modules wants one argument without a name. The adapter loads, and the
     first forward pass raises.
 
     ## Example
@@ -35,7 +35,7 @@ class KeywordCalledModule(Rule):
     None: name the layers inside the block instead, and store the same tensors.
 
     ## References
-    - PEFT `utils/other.py`, `AuxiliaryTrainingWrapper.forward`; measured on 0.14.0 to 0.21.2.
+    - PEFT `utils/other.py`, `AuxiliaryTrainingWrapper.forward`; measured on 0.12.0 to 0.21.2.
     """
 
     code = "AL226"
@@ -69,7 +69,7 @@ class KeywordCalledModule(Rule):
                 f"modules_to_save covers {module}, which the model calls with named arguments only",
                 subject.at_field("modules_to_save"),
                 effects=(
-                    raises("peft>=0.14,<0.15", f"TypeError: ModulesToSave{text}", stage="after_load"),
+                    raises("peft>=0.13,<0.15", f"TypeError: ModulesToSave{text}", stage="after_load"),
                     raises("peft>=0.15,<0.20", f"TypeError: AuxiliaryTraining{text}", stage="after_load"),
                 ),
             )
