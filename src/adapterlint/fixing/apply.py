@@ -14,7 +14,7 @@ from adapterlint.fixing.journal import Transaction, recover, recover_locked
 from adapterlint.fixing.prove import Proof, prove
 from adapterlint.fixing.records import Step
 from adapterlint.fixing.resolve import AdapterEdits, Change, ConfigChange, identities, resolve
-from adapterlint.fixing.system import Locks, flush_file, forget, meanwhile, writing
+from adapterlint.fixing.system import Locks, flush_file, meanwhile, writing
 
 __all__ = ["AdapterEdits", "Check", "apply_all", "recover"]
 
@@ -97,9 +97,6 @@ def _in_place(changes: Sequence[Change], allow_links: bool, backup: bool, check:
         with meanwhile(lambda: _to_disk(files, transaction)):
             proofs = [prove(change, views.get(change.root, change.root)) for change in changes]
             _run_check(check, [views.get(change.root, change.plan.path) for change in changes], changes)
-            for change in changed:
-                if change.weights is not None and not backup:
-                    forget(os.path.join(change.root, change.weights.old))
         for change in changed:
             touched = {name for each in change.rewritten for name in (each.old, each.new)}
             _require_unchanged(change, touched.union(change.removed, *change.moves, *change.twins))

@@ -65,17 +65,6 @@ def flush_file(path: str) -> None:
         flush(file.fileno())
 
 
-def forget(path: str) -> None:
-    """Lets go of what the system has cached of a file that will be replaced: free of cost while the disk writes.
-
-    Nothing depends on it.
-    """
-    if not hasattr(os, "posix_fadvise"):
-        return
-    with suppress(OSError), open(path, "rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     """Does the work in a thread while the block runs, and ends when both have.
