@@ -110,6 +110,28 @@ def test_each_pass_is_told_of(two_passes: Path) -> None:
     assert report.left == report.refusals == () and report.diff == ""
 
 
+def test_fixes_that_come_to_no_end_are_an_error(two_passes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapterlint.fixing.repair.MAX_PASSES", 1)
+    with pytest.raises(InternalError, match="do not come to an end; nothing more was written"):
+        repair(FixRequest(request(two_passes), inplace=True))
+
+
+def test_json_is_printed_where_there_is_nothing_to_write(two_passes: Path, tmp_path: Path) -> None:
+    repair(FixRequest(request(two_passes), inplace=True))
+    arguments = [
+        "fix",
+        str(two_passes),
+        "--target",
+        "peft==0.8.2",
+        "--output",
+        str(tmp_path / "new"),
+        "--format",
+        "json",
+    ]
+    done = CliRunner().invoke(main, arguments)
+    assert json.loads(done.stdout)["plans"] == [] and not (tmp_path / "new").exists()
+
+
 def test_a_crash_in_the_second_pass_leaves_the_first(two_passes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crash_where(monkeypatch, lambda subject: subject.adapter.readable and STAGE not in subject.adapter.path)
     done = CliRunner().invoke(main, ["fix", str(two_passes), "--target", "peft==0.8.2", "--inplace"])

@@ -87,9 +87,6 @@ def _told(report: FixReport, wanted: FixRequest, as_json: bool) -> int:
         return _refused(report, as_json)
     if not (wanted.inplace or wanted.output):
         return _shown(report, as_json)
-    if wanted.output and not report.plans:
-        _left(report, written=True)
-        return EXIT_FINDINGS if report.left else 0
     return _finished(report, as_json)
 
 

@@ -107,7 +107,7 @@ def repair(wanted: FixRequest, told: Told = lambda _: None) -> FixReport:
 
     Raises:
         UserError: what :func:`adapterlint.run.examine` raises, and every FixError, for what cannot be carried out.
-        InternalError: a rule crashed, or fixes undo one another.
+        InternalError: a rule crashed, or fixes undo one another, or come to no end.
     """
     if wanted.inplace:
         recover(list(wanted.request.paths))
@@ -126,6 +126,12 @@ def repair(wanted: FixRequest, told: Told = lambda _: None) -> FixReport:
             break
         wanted = _next_pass(wanted, plan)
         run, plan = _planned(wanted, "nothing more was written")
+    else:
+        if plan.edits:
+            reason = (
+                f"internal error: the fixes of {plan.edits[0].path} do not come to an end; nothing more was written"
+            )
+            raise InternalError(reason)
     return _ended(report, wanted, plan)
 
 
