@@ -11,6 +11,8 @@ from adapterlint.rules.base import Rule
 from adapterlint.rules.base_model.expert_layout import single_experts
 from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_tensors, lora_config
 
+DROPPED = "_prepare_encoder_decoder_kwargs_for_generation"
+"""A method that transformers had up to 5.17."""
 _CONVERTER = "TypeError: WeightConverter.__init__() got an unexpected keyword argument 'distributed_operation'"
 
 
@@ -69,5 +71,5 @@ def missing_method(subject: Subject) -> Iterator[Effect]:
     """What becomes of an adapter whose task's class asks the base for a method that transformers has dropped."""
     if subject.adapter.get("task_type") == "SEQ_2_SEQ_LM":
         owner = subject.base.architecture if subject.base else "..."
-        text = f"AttributeError: {owner!r} object has no attribute '_prepare_encoder_decoder_kwargs_for_generation'"
+        text = f"AttributeError: {owner!r} object has no attribute '{DROPPED}'"
         yield raises("peft<0.21,transformers>=5.18", text)

@@ -10,6 +10,7 @@ from adapterlint.model.base import Base
 from adapterlint.model.keys import PROMPT_TYPES
 from adapterlint.model.subject import Subject
 from adapterlint.rules.base import Rule
+from adapterlint.rules.base_model.unsuited_transformers import DROPPED
 from adapterlint.rules.examples import (
     AnyExample,
     BaseExample,
@@ -140,6 +141,8 @@ def task_effects(base: Base, task: object) -> Iterator[Effect]:
     if task in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
         yield from _not_generating(base, str(task))
     argument = _HANDED.get(str(task))
+    if argument == "decoder_input_ids" and base.model_type in _ENCODER_DECODERS:
+        argument = "labels"  # handed over as well
     since = _takes(base, argument) if argument else None
     if argument is None or since is None:
         return
@@ -161,6 +164,9 @@ def _not_generating(base: Base, task: str) -> Iterator[Effect]:
         span = f"peft,transformers>={'5.1' if base.model_type in _MASKED_GENERATES else '4.52'}"
         # A checkpoint of pre-training: who wants a task of his own loads it with that task's class.
         yield unknown(span, missing=_MISSING) if task == "CAUSAL_LM" else raises(span, text)
+        if task == "SEQ_2_SEQ_LM" and base.model_type in _MASKED_GENERATES:
+            # It prepares its inputs itself, and has nothing else of generation.
+            yield raises("peft<0.21,transformers>=4.52,<5.1", text.replace("prepare_inputs_for_generation", DROPPED))
 
 
 def _takes(base: Base, argument: str) -> str | None:
@@ -172,7 +178,7 @@ def _takes(base: Base, argument: str) -> str | None:
     if (answers and argument == "start_positions") or not base.is_task_class:
         return None
     if encoder:
-        return None if kind in _ENCODER_DECODERS and argument == "decoder_input_ids" else "5"
+        return "5"
     if kind == "bloom":
         return "5" if architecture.endswith(_CAUSAL) else None
     if architecture.endswith(_CLASSIFIERS) and (kind in _DECODERS or kind in _CLASSIFY_ALIKE):
