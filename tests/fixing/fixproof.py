@@ -37,7 +37,8 @@ from click.testing import CliRunner
 
 from adapterlint.cli import main as adapterlint
 from adapterlint.findings import Effect, Outcome, Safety
-from adapterlint.releases import covers, version_key
+from adapterlint.model.target import resolve
+from adapterlint.releases import version_key
 from adapterlint.run import Request, check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,7 +167,7 @@ def _hits(effect: Effect, release: str, alone: bool) -> bool:
         effect.operation == "load"
         and effect.scope != elsewhere
         and effect.outcome in (Outcome.RAISES, Outcome.WRONG)
-        and covers(effect.targets, "peft", release)
+        and resolve((f"peft=={release}",))[0].within(effect.targets)
     )
 
 
