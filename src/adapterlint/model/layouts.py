@@ -82,12 +82,6 @@ def twin(base: Base) -> Base | None:
     )
 
 
-def old(base: Base) -> Base:
-    """The base with the paths from before transformers 4.52."""
-    other = twin(base)
-    return base if other is None or not is_new(base.stored, moves(base.model_type)) else other
-
-
 def renamed_by_five(model_type: str) -> bool:
     """Whether PEFT 0.19 and later rename old names of an adapter beside transformers 5."""
     return moves(model_type) is _WRAPPED
@@ -140,5 +134,4 @@ def carried_over(model_type: str, modules: Iterable[str]) -> bool:
     leaves = {module: expert_leaf(module) for module in modules}
     experts = {leaf for leaf in leaves.values() if leaf}
     outside = {module.rpartition(".")[2] for module, leaf in leaves.items() if leaf is None}
-    whole = all(pair <= experts or not pair & experts for pair in _FUSED)
-    return model_type in _CARRIED_OVER and whole and not experts & outside
+    return model_type in _CARRIED_OVER and half_of_one(model_type, experts) is None and not experts & outside

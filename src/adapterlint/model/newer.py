@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from adapterlint.findings import Effect, raises, unknown, wrong
-from adapterlint.model import features, schema
+from adapterlint.model import features, peft, schema
 from adapterlint.model.defaults import default_since
 from adapterlint.model.keys import PROMPT_TYPES, Kind
 from adapterlint.model.subject import Subject
@@ -20,7 +20,6 @@ BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 _NO_TARGETS = "ValueError: Please specify `target_modules` in `peft_config`"
 _NO_TARGETS_017 = "ValueError: Please specify `target_modules` or `target_parameters`in `peft_config`"
-_NOT_FOUND = "not found in the base model. Please check the target modules and try again."
 _ADALORA_DROPOUT = (
     "TypeError: peft.tuners.adalora.AdaLoraLayer.update_layer.<locals>.lora_dropout_layer is not a Module subclass"
 )
@@ -75,7 +74,7 @@ def _type(subject: Subject) -> Iterator[Newer]:
 def _all_linear(subject: Subject) -> Iterator[Newer]:
     value = subject.adapter.get("target_modules")
     if isinstance(value, str) and value.lower() == "all-linear" and subject.adapter.peft_type not in PROMPT_TYPES:
-        text = f"ValueError: Target modules {value} {_NOT_FOUND}"
+        text = f"ValueError: {peft.not_found(value)}"
         yield Newer("target_modules", "'all-linear' needs PEFT 0.8.0 or newer", (raises("peft<0.8", text),))
 
 
@@ -137,8 +136,8 @@ def _no_layers(subject: Subject) -> Iterator[Newer]:
     if adapter.get("layers_to_transform") == [] and isinstance(targets, list):
         old, new = f"{targets!r}", "{" + ", ".join(map(repr, targets)) + "}"
         effects = (
-            raises("peft>=0.4,<0.6", f"ValueError: Target modules {old} {_NOT_FOUND}"),
-            raises("peft>=0.6,<0.8", f"ValueError: Target modules {new} {_NOT_FOUND}"),
+            raises("peft>=0.4,<0.6", f"ValueError: {peft.not_found(old)}"),
+            raises("peft>=0.6,<0.8", f"ValueError: {peft.not_found(new)}"),
         )
         message = "an empty layers_to_transform means every layer since PEFT 0.8.0, and no layer before"
         yield Newer("layers_to_transform", message, effects)

@@ -54,6 +54,11 @@ def model_class(adapter: Adapter) -> str:
     return TASK_CLASSES.get(str(adapter.get("task_type")), "PeftModel")
 
 
+def not_found(targets: object) -> str:
+    """What PEFT says where none of the base's modules is a target, behind the kind of the exception."""
+    return f"Target modules {targets} not found in the base model. Please check the target modules and try again."
+
+
 def size_mismatch(owner: str, parameter: str = "", shape: Sequence[int] | None = None) -> str:
     """The text with which torch refuses a stored tensor of another shape than the parameter's, as far as it is known.
 

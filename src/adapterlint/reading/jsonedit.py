@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from adapterlint.findings import CutText, RecodeText, RemoveConfig, SetConfig, StripBom, pointer_to
+from adapterlint.findings import ConfigEdit, CutText, RecodeText, SetConfig, StripBom, pointer_to
 from adapterlint.reading.jsontext import Document, read_text
 from adapterlint.reading.jsontree import Node, array_index, split_pointer
 
-ConfigEdit: TypeAlias = SetConfig | RemoveConfig | StripBom | CutText | RecodeText
 Span: TypeAlias = tuple[int, int]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -128,17 +128,16 @@ def fold_effects(
     said = [effect for effect in effects if effect.operation in wanted and effect.outcome is not Outcome.LOADS]
     for effect in said:
         groups.setdefault(effect._replace(targets=parts_of(effect.targets)[1]), []).append(effect)
-    met = {target: holding(said, *split(target)[:2], beside, _names(target)) for target, beside in requested.items()}
+    parts = ((target, beside, split(target)) for target, beside in requested.items())
+    met = {
+        target: holding(said, own.name, own.version, beside, bool(own.transformers)) for target, beside, own in parts
+    }
     lines = []
     for members in groups.values():
         asked = [target for target, held in met.items() if any(each in held for each in members)]
         line, order = _effect_line(members, known, requested, asked)
         lines.append((order, line))
     return [line for _, line in sorted(lines)]
-
-
-def _names(target: str) -> bool:
-    return bool(split(target).transformers)
 
 
 def effect_lines(effects: Iterable[Effect], report: Report) -> list[Line]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from adapterlint.findings import Effect, Finding, Severity, raises, unknown, wrong
 from adapterlint.model import layouts
+from adapterlint.model.base import Base
 from adapterlint.model.subject import Subject, first_names
 from adapterlint.rules.base import Rule
 from adapterlint.rules.examples import (
@@ -93,7 +94,7 @@ class ExpertLayout(Rule):
                 f"{first_names(single, 1)} is a single expert, which the model has up to transformers 4; "
                 f"with transformers 5 the adapter {then}"
             )
-            effects = tuple(_single_effects(subject, late))
+            effects = tuple(_single_effects(subject, base, late))
         key = next(iter(modules[(stacked or single)[0]].by_kind.values()))
         severity = Severity.WARNING if stacked else Severity.NOTE
         yield self.finding(message, subject.at_tensor(key.name), effects=effects, severity=severity)
@@ -116,7 +117,7 @@ def _stacked_effects(others: bool) -> Iterator[Effect]:
     yield unknown("peft>=0.19,<0.20,transformers>=5,<5.16")  # not measured; with later ones AL412
 
 
-def _single_effects(subject: Subject, late: bool) -> Iterator[Effect]:
+def _single_effects(subject: Subject, base: Base, late: bool) -> Iterator[Effect]:
     """Of single experts, which transformers 5 stacks; ``late`` if PEFT 0.20 and later carry them over."""
     targets = subject.adapter.get("target_modules")
     leaves = {module: layouts.expert_leaf(module) for module in subject.adapter.modules}
@@ -127,7 +128,7 @@ def _single_effects(subject: Subject, late: bool) -> Iterator[Effect]:
         yield raises("peft<0.19,transformers>=5", text)
     else:
         yield wrong("peft<0.19,transformers>=5")
-    half = layouts.half_of_one(subject.base.model_type if subject.base else "", filter(None, leaves.values()))
+    half = layouts.half_of_one(base.model_type, filter(None, leaves.values()))
     if half:
         given, other = half
         text = f"ValueError: Cannot convert PEFT target(s) {given} without also targeting {other}"

@@ -76,7 +76,7 @@ class RenamedModules(Rule):
         new = layouts.is_new((key.module for key in present), beginnings)
         if new:
             moving = [key for key in present if layouts.is_new((key.module + ".",), beginnings)]
-            effects = tuple(_new_effects(subject.adapter, base))
+            effects = tuple(_new_effects(subject.adapter, other))
             text = "so only since transformers 4.52; before, it answers without them"
         else:
             moving = [key for key in present if layouts.moved(key.module, beginnings) != key.module]
@@ -97,10 +97,10 @@ class RenamedModules(Rule):
 
 
 def _new_effects(adapter: Adapter, base: Base) -> Iterator[Effect]:
-    """The model had the old paths before 4.52."""
+    """The model, ``base``, had the old paths before 4.52."""
     yield unknown("peft<0.16", missing=_MISSING)
     old = "peft,transformers<4.52"
-    yield from _unmatched(adapter, layouts.old(base), old) or (inert(old),)
+    yield from _unmatched(adapter, base, old) or (inert(old),)
 
 
 def _old_effects(adapter: Adapter, base: Base, spelt: bool, saved: bool) -> Iterator[Effect]:
@@ -125,13 +125,10 @@ def _unmatched(adapter: Adapter, base: Base, targets: str) -> list[Effect]:
     """What PEFT raises where none of the model's modules is a target."""
     if any(map(peft.Selection(adapter, base), base.modules)):
         return []
-    text = (
-        f"Target modules {adapter.get('target_modules')} not found in the base model. Please check the target modules "
-    )
-    own, bounds = parts_of(targets)
+    text, (own, bounds) = peft.not_found(adapter.get("target_modules")), parts_of(targets)
     return [
-        raises(f"{own}<0.21,{bounds}", f"ValueError: {text}and try again."),
-        raises(f"{own}>=0.21,{bounds}", f"NoMatchingPeftModuleError: {text}and try again."),
+        raises(f"{own}<0.21,{bounds}", f"ValueError: {text}"),
+        raises(f"{own}>=0.21,{bounds}", f"NoMatchingPeftModuleError: {text}"),
     ]
 
 

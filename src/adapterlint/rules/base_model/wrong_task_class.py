@@ -119,21 +119,22 @@ class WrongTaskClass(Rule):
             return
         effects = tuple(effect._replace(scope="alone") for effect in task_effects(base, task))  # in a set: AL509
         if effects:
-            sure = any(effect.outcome is not Outcome.UNKNOWN for effect in effects)
+            message, ceiling = mismatch(base, task, effects)
+            fix = Fix("Set task_type to null", Safety.UNSAFE, (SetConfig("/task_type", None),))
             yield self.finding(
-                mismatch(base, task, effects),
+                message,
                 subject.at_field("task_type"),
                 effects=effects,
-                fix=Fix("Set task_type to null", Safety.UNSAFE, (SetConfig("/task_type", None),)) if sure else None,
-                ceiling=Severity.ERROR if sure else Severity.NOTE,
+                fix=fix if ceiling is Severity.ERROR else None,
+                ceiling=ceiling,
             )
 
 
-def mismatch(base: Base, task: str, effects: Sequence[Effect]) -> str:
-    """What is wrong with a task, in words: :func:`task_effects` said what it leads to."""
+def mismatch(base: Base, task: str, effects: Sequence[Effect]) -> tuple[str, Severity]:
+    """What is wrong with a task, of which :func:`task_effects` said what it leads to, and the worst that it can be."""
     if any(effect.outcome is not Outcome.UNKNOWN for effect in effects):
-        return f"task_type {task} is for another kind of model than {base.architecture}"
-    return f"task_type {task} wants a model class for that task; the base names {base.architecture}"
+        return f"task_type {task} is for another kind of model than {base.architecture}", Severity.ERROR
+    return f"task_type {task} wants a model class for that task; the base names {base.architecture}", Severity.NOTE
 
 
 def task_effects(base: Base, task: object) -> Iterator[Effect]:

@@ -33,10 +33,6 @@ from adapterlint.rules.examples import AnyExample, Example, llama_base, llama_te
 from adapterlint.rules.tensors.rank_mismatch import is_read, size_mismatch
 from adapterlint.rules.tensors.uncovered_tensor import derive_targets
 
-_NO_TARGETS = (
-    "ValueError: Target modules {} not found in the base model. Please check the target modules and try again."
-)
-
 
 class FeatureOutsideTarget(Rule):
     """## What it does
@@ -140,7 +136,7 @@ def _dropped(subject: Subject, kind: ConfigType, key: str) -> Iterator[Effect]:
             yield from _other_shapes(subject, span)
         elif loss == "targets":
             shown = "[]" if version_key(span[0]) < version_key(schema.STRICT_SINCE) else "set()"
-            yield raises(schema.span_text(span), _NO_TARGETS.format(shown))
+            yield raises(schema.span_text(span), f"ValueError: {peft.not_found(shown)}")
 
 
 def _other_shapes(subject: Subject, span: Span) -> Iterator[Effect]:

@@ -13,9 +13,12 @@ _TEXT = "AttributeError: 'tuple' object has no attribute 'get_seq_length'"
 # The release of transformers from which on models take a Cache and make none of a tuple: those measured.
 _SINCE = {
     **dict.fromkeys(
-        ("llama", "mistral", "mixtral", "qwen2", "gemma", "phi", "phi3", "cohere", "olmo", "olmo2"), "4.48"
+        (
+            *("llama", "mistral", "mixtral", "qwen2", "gemma", "phi", "phi3", "cohere", "olmo", "olmo2", "starcoder2"),
+            *("granite", "glm"),
+        ),
+        "4.48",
     ),
-    **dict.fromkeys(("starcoder2", "granite", "glm"), "4.48"),
     **dict.fromkeys(("opt", "gpt_neox", "gptj", "bloom", "falcon"), "4.57"),
     "gpt2": "5",
 }

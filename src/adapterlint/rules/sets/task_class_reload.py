@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapterlint.findings import Finding, Outcome, Severity, raises, unknown, wrong
+from adapterlint.findings import Finding, Severity, raises, unknown, wrong
 from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX, PROMPT_TYPES
 from adapterlint.model.subject import SetSubject, Subject
@@ -100,13 +100,9 @@ class TaskClassReload(SetRule):
             return
         effects = tuple(task_effects(subject.base, task))
         if effects:
-            sure = any(effect.outcome is not Outcome.UNKNOWN for effect in effects)
+            message, ceiling = mismatch(subject.base, str(task), effects)
             yield self.finding(
-                f"first adapter: {mismatch(subject.base, str(task), effects)}",
-                place,
-                effects=effects,
-                adapters=subject.paths,
-                ceiling=Severity.ERROR if sure else Severity.NOTE,
+                f"first adapter: {message}", place, effects=effects, adapters=subject.paths, ceiling=ceiling
             )
 
     def _headless(self, subject: SetSubject, member: Subject) -> Iterator[Finding]:

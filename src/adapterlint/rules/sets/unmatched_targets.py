@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapterlint.findings import Finding, Severity, inert, raises
+from adapterlint.model import peft
 from adapterlint.model.keys import PREFIX
 from adapterlint.model.subject import SetSubject, Subject
 from adapterlint.rules.base import SetRule
@@ -63,9 +64,7 @@ class UnmatchedTargets(SetRule):
                     f"target_modules of {adapter.name} begin at the model's root, where PEFT 0.6 has its own prefix in "
                     "a second adapter",
                     member.at_field("target_modules"),
-                    effects=(
-                        raises("peft>=0.6,<0.7", f"ValueError: Target modules {adapter.get('target_modules')} {_TAIL}"),
-                    ),
+                    effects=(raises("peft>=0.6,<0.7", f"ValueError: {peft.not_found(adapter.get('target_modules'))}"),),
                     severity=Severity.NOTE,
                     adapters=subject.paths,
                 )

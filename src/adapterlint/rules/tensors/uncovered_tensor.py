@@ -16,7 +16,6 @@ from adapterlint.rules.tensors.noncanonical_prefix import VERA, vera_tensors
 if TYPE_CHECKING:
     from adapterlint.model.holding import Holding
 
-_TAIL = "not found in the base model. Please check the target modules and try again."
 # Methods that look for their layers before anything else does.
 _FINDERS = {"VERA": "VeRA", "PVERA": "PVeRA", "RANDLORA": "RandLora", "FROD": "FRoD"}
 
@@ -176,7 +175,7 @@ def _effects(subject: Subject, lost: list[str]) -> Iterator[Effect]:
     for early, selection in (*_by_layer(subject), *_early_selections(subject)):
         left = _lost(subject, selection)
         if left and not any(selection(module) for module in _universe(subject)):
-            yield raises(early, f"ValueError: Target modules {_as_set(adapter.get('target_modules'))} {_TAIL}")
+            yield raises(early, f"ValueError: {peft.not_found(_as_set(adapter.get('target_modules')))}")
         elif left:
             yield Effect(Outcome.WRONG, early, stage="after_load", inert=len(adapter.modules) == len(left))
 
@@ -226,12 +225,12 @@ def nothing_matches(subject: Subject) -> Iterator[Effect]:
     )
     for early, selection in _early_selections(subject):
         if not any(selection(module) for module in _universe(subject)):
-            yield raises(early, f"ValueError: Target modules {old} {_TAIL}")
+            yield raises(early, f"ValueError: {peft.not_found(old)}")
         elif not all(selection(module) for module in subject.adapter.modules):
             yield wrong(early)
-    yield raises("peft>=0.6,<0.14", f"ValueError: Target modules {new} {_TAIL}")
-    yield raises("peft>=0.14,<0.17", f"ValueError: Target modules {new} {_TAIL}", scope="alone")
-    text = empty if targets == [] else f"Target modules {new} {_TAIL}"
+    yield raises("peft>=0.6,<0.14", f"ValueError: {peft.not_found(new)}")
+    yield raises("peft>=0.14,<0.17", f"ValueError: {peft.not_found(new)}", scope="alone")
+    text = empty if targets == [] else peft.not_found(new)
     yield raises("peft>=0.17,<0.21", f"ValueError: {text}", scope="alone")
     yield raises("peft>=0.21", f"NoMatchingPeftModuleError: {text}")
 
